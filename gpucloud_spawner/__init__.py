@@ -1,0 +1,1 @@
+"""gpucloud's hub side."""
