@@ -1,0 +1,59 @@
+"""The GPUs of the cluster, read on demand and shared for a moment between all who ask.
+
+Nothing is watched here: only a server that is about to start, or that waits, needs to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio.client import ApiException, CoreV1Api
+
+from ..model.gpus import Inventory, take_inventory
+
+_ACTIVE = "status.phase!=Succeeded,status.phase!=Failed"
+
+
+class InventoryReader:
+    """Reads nodes and pods of all namespaces; an answer is reused for ``max_age_seconds``."""
+
+    def __init__(self, api: CoreV1Api, max_age_seconds: float = 2.0) -> None:
+        self._api = api
+        self._max_age = max_age_seconds
+        self._lock = asyncio.Lock()
+        self._read_at = float("-inf")
+        self._nodes: list[dict[str, Any]] = []
+        self._pods: list[dict[str, Any]] = []
+
+    async def read(self, resource: str) -> Inventory | None:
+        """The inventory of one GPU resource; None where the hub may not see it or nobody answers.
+
+        Reading nodes and all pods needs a ClusterRole; a hub without it still works, with fewer
+        words.
+        """
+        async with self._lock:
+            if time.monotonic() - self._read_at > self._max_age:
+                try:
+                    self._nodes, self._pods = await asyncio.gather(
+                        self._items(self._api.list_node),
+                        self._items(self._api.list_pod_for_all_namespaces, field_selector=_ACTIVE),
+                    )
+                except (TimeoutError, ApiException, aiohttp.ClientError):
+                    return None
+                self._read_at = time.monotonic()
+        return take_inventory(resource, self._nodes, self._pods)
+
+    async def _items(self, list_method: Any, **selectors: str) -> list[dict[str, Any]]:
+        # resource_version 0: the API server's cache is fresh enough and costs etcd nothing
+        response = await list_method(
+            resource_version="0", _preload_content=False, _request_timeout=5, **selectors
+        )
+        async with response:
+            if response.status != 200:
+                raise ApiException(status=response.status, reason=response.reason)
+            items: list[dict[str, Any]] = json.loads(await response.read())["items"]
+            return items

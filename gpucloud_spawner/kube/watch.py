@@ -1,0 +1,185 @@
+"""A list-and-watch that never gives up: the one way this project follows Kubernetes objects.
+
+KubeSpawner's own reflector stops for ever after about a minute without an API server
+(jupyterhub/kubespawner#938) and lists everything again every ten seconds. This one resumes from
+the last resourceVersion, lists again when the server says that this is too old, retries with a
+capped back-off for as long as it runs, and tells when it is blind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio.client import ApiException
+
+ListMethod = Callable[..., Awaitable[Any]]
+Object = dict[str, Any]
+
+# The server ends a watch after this long, so a connection that died without a word is noticed.
+WATCH_SECONDS = 10
+# Seconds without a single byte after which the connection is taken for dead.
+READ_TIMEOUT_SECONDS = 13
+MAX_DELAY_SECONDS = 4.0
+# Do not trust a chain of resumed watches for ever.
+RELIST_SECONDS = 300
+# From here on, being blind is an error in the log, once.
+BLIND_SECONDS = 30
+
+
+class _Gone(Exception):
+    """The resourceVersion is too old: list again."""
+
+
+class Follower:
+    """Keeps a dict of objects as the API server has them, and calls back on every change.
+
+    ``list_method`` is a bound list method of a kubernetes_asyncio API, ``selectors`` are its
+    keyword arguments (namespace, label_selector, field_selector). Keys are "namespace/name".
+    """
+
+    def __init__(
+        self,
+        list_method: ListMethod,
+        selectors: Mapping[str, Any],
+        *,
+        what: str,
+        on_change: Callable[[], None],
+        log: logging.Logger | logging.LoggerAdapter[Any],
+    ) -> None:
+        self.objects: dict[str, Object] = {}
+        self.what = what
+        self.last_contact = time.monotonic()
+        self._list_method = list_method
+        self._selectors = dict(selectors)
+        self._on_change = on_change
+        self._log = log
+        self._resource_version: str | None = None
+        self._listed_at = 0.0
+        self._said_blind = False
+
+    @property
+    def blind_seconds(self) -> float:
+        """Seconds since the API server last answered; about zero while all is well."""
+        return max(0.0, time.monotonic() - self.last_contact - READ_TIMEOUT_SECONDS)
+
+    async def list_once(self) -> None:
+        """Replace everything by what the API server has now. Raises what the client raises."""
+        response = await self._list_method(
+            **self._selectors, _preload_content=False, _request_timeout=60
+        )
+        async with response:
+            body = await response.read()
+            if response.status != 200:
+                raise ApiException(status=response.status, reason=body.decode(errors="replace"))
+        answer = json.loads(body)
+        self.objects = {_key(item): item for item in answer["items"]}
+        self._resource_version = answer["metadata"]["resourceVersion"]
+        self._listed_at = time.monotonic()
+        self._heard()
+        self._on_change()
+
+    async def run(self) -> None:
+        """Follow until cancelled. Never returns and never raises anything but CancelledError."""
+        delay = 0.1
+        while True:
+            try:
+                stale = time.monotonic() - self._listed_at > RELIST_SECONDS
+                if self._resource_version is None or stale:
+                    await self.list_once()
+                await self._watch_once()
+                delay = 0.1
+            except _Gone:
+                self._resource_version = None
+            except Exception as error:  # noqa: BLE001 - the border of an endless loop
+                self._resource_version = None  # what happened meanwhile is found by listing
+                self._complain(error, delay)
+                # jitter: all hubs and services of a cluster must not come back in step
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+                delay = min(delay * 2, MAX_DELAY_SECONDS)
+
+    async def _watch_once(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=READ_TIMEOUT_SECONDS)
+        response = await self._list_method(
+            **self._selectors,
+            watch=True,
+            allow_watch_bookmarks=True,
+            resource_version=self._resource_version,
+            timeout_seconds=WATCH_SECONDS,
+            _preload_content=False,
+            _request_timeout=timeout,
+        )
+        async with response:
+            if response.status == 410:
+                raise _Gone
+            if response.status != 200:
+                text = await response.text()
+                raise ApiException(status=response.status, reason=text)
+            self._heard()
+            async for event in _events(response):
+                self._apply(event)
+        self._heard()
+
+    def _apply(self, event: Object) -> None:
+        kind, item = event["type"], event["object"]
+        if kind == "ERROR":
+            if item.get("code") == 410:
+                raise _Gone
+            raise ApiException(status=item.get("code"), reason=item.get("message"))
+        self._heard()
+        self._resource_version = item["metadata"]["resourceVersion"]
+        if kind == "BOOKMARK":
+            return
+        if kind == "DELETED":
+            self.objects.pop(_key(item), None)
+        else:
+            self.objects[_key(item)] = item
+        self._on_change()
+
+    def _heard(self) -> None:
+        self.last_contact = time.monotonic()
+        if self._said_blind:
+            self._log.warning("The Kubernetes API is back: watching %s again", self.what)
+            self._said_blind = False
+
+    def _complain(self, error: Exception, delay: float) -> None:
+        if self.blind_seconds < BLIND_SECONDS:
+            self._log.warning("Watching %s failed, again in %.1f s: %s", self.what, delay, error)
+        elif not self._said_blind:
+            self._said_blind = True
+            self._log.error(
+                "BLIND: the Kubernetes API has not answered for %.0f s; what is known about %s is "
+                "out of date. Retrying until it answers. Last error: %s",
+                self.blind_seconds,
+                self.what,
+                error,
+            )
+
+
+def _key(item: Object) -> str:
+    meta = item["metadata"]
+    return f"{meta.get('namespace', '')}/{meta['name']}"
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
+    """The JSON lines of a watch; a line may be longer than any read buffer (big pods)."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+async def cancel_and_wait(task: asyncio.Task[Any] | asyncio.Future[Any]) -> None:
+    """End a task that we own and wait until it has ended; its own error is dropped."""
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task

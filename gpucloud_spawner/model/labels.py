@@ -1,0 +1,14 @@
+"""Names of the labels and annotations that mark what belongs to whom (a contract with users)."""
+
+from __future__ import annotations
+
+PREFIX = "gpucloud.io/"
+COMPONENT = PREFIX + "component"
+USER = PREFIX + "user"
+TEAM = PREFIX + "team"
+APP = PREFIX + "app"
+PROFILE = PREFIX + "profile"
+PRICE = PREFIX + "price-per-gpu-hour"
+HUB = PREFIX + "hub"
+
+NOTEBOOK = "notebook"

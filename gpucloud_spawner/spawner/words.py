@@ -1,0 +1,136 @@
+"""What a starting pod is doing, in words for its owner. Pure: pod and event dicts in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+Pod = Mapping[str, Any]
+Event = Mapping[str, Any]
+
+NOTEBOOK_CONTAINER = "notebook"  # KubeSpawner's name for it
+
+# Waiting reasons that do not heal by waiting.
+# https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
+_HOPELESS_WAITS = {"InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff", "RunContainerError"}
+_PULL_WAITS = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of progress: percent, the words, and Kubernetes' own words in small print."""
+
+    percent: int
+    message: str
+    detail: str = ""
+
+    def as_event(self) -> dict[str, Any]:
+        """The shape of JupyterHub's progress API."""
+        event: dict[str, Any] = {"progress": self.percent, "message": self.message}
+        if self.detail:
+            event["html_message"] = (
+                f"{escape(self.message)}<br><small class='text-muted'>{escape(self.detail)}</small>"
+            )
+        return event
+
+
+def notebook_status(pod: Pod) -> Mapping[str, Any]:
+    """The status of the notebook container; empty before the kubelet has written one."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or []:
+        if status["name"] == NOTEBOOK_CONTAINER:
+            return status  # type: ignore[no-any-return]
+    return {}
+
+
+def is_scheduled(pod: Pod) -> bool:
+    return bool(pod["spec"].get("nodeName"))
+
+
+def unschedulable_reason(pod: Pod) -> str:
+    """kube-scheduler's own words why the pod has no node yet; empty where it has not tried."""
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message", ""))
+    return ""
+
+
+def describe(pod: Pod | None, events: Iterable[Event], waiting_words: str) -> Step:
+    """Where the start of ``pod`` stands.
+
+    ``waiting_words`` says why no node was found, for people (from the GPU inventory); its events
+    are those of this pod, oldest first.
+    """
+    if pod is None:
+        return Step(5, "Preparing your volume and asking the cluster for a machine")
+    if not is_scheduled(pod):
+        detail = unschedulable_reason(pod)
+        if not detail:
+            return Step(10, "Looking for a machine")
+        return Step(15, waiting_words or "Waiting for a machine with enough free resources", detail)
+    if (pod.get("status") or {}).get("phase") == "Running" and notebook_status(pod).get("ready"):
+        return Step(80, "JupyterLab is starting")
+    return _describe_scheduled(pod, list(events))
+
+
+def _describe_scheduled(pod: Pod, events: list[Event]) -> Step:
+    waiting = (notebook_status(pod).get("state") or {}).get("waiting") or {}
+    if waiting.get("reason") in _PULL_WAITS:
+        return Step(40, "Pulling the image failed; trying again", waiting.get("message", ""))
+    for event in reversed(events):
+        reason, text = event.get("reason"), str(event.get("message") or "")
+        if reason == "Pulling":
+            image = notebook_status(pod).get("image") or pod["spec"]["containers"][0]["image"]
+            return Step(40, f"Pulling image {image} (the first time on a machine takes longer)")
+        if reason in ("FailedMount", "FailedAttachVolume"):
+            return Step(30, "Attaching your volume; it is not ready yet", text)
+        if reason in ("Pulled", "Created"):
+            return Step(60, "Starting your container")
+        if reason == "Started":
+            return Step(70, "Your container has started")
+        if reason == "SuccessfulAttachVolume":
+            return Step(35, "Your volume is attached")
+    return Step(25, f"Attaching your volume on {pod['spec']['nodeName']}")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a start cannot succeed any more."""
+
+    message: str
+    patient: bool = False  # True: only when it lasts (a registry may come back)
+
+
+def failure_of(pod: Pod) -> Failure | None:
+    """Why ``pod`` will not come up, or None while there is hope."""
+    status = pod.get("status") or {}
+    container = notebook_status(pod)
+    ended = (container.get("state") or {}).get("terminated") or {}
+    if status.get("phase") in ("Failed", "Succeeded"):
+        return Failure(_why_ended(status, ended))
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason, text = waiting.get("reason"), waiting.get("message", "")
+    if reason == "CrashLoopBackOff":
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        return Failure(_why_ended(status, last))
+    if reason in _HOPELESS_WAITS:
+        return Failure(f"The container cannot start ({reason}): {text}")
+    if reason in _PULL_WAITS or reason == "CreateContainerConfigError":
+        return Failure(f"The container cannot start ({reason}): {text}", patient=True)
+    return None
+
+
+def _why_ended(status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    if ended.get("reason") == "OOMKilled":
+        return (
+            "The server needed more memory than its profile allows (OOMKilled). Choose a larger one"
+        )
+    if ended:
+        code = ended.get("exitCode")
+        words = f"The server ended during its start with exit code {code} ({ended.get('reason')})"
+        return f"{words}: {ended['message']}" if ended.get("message") else words
+    reason = status.get("reason") or "Failed"
+    return (
+        f"The pod failed ({reason}): {status.get('message') or 'no further word from Kubernetes'}"
+    )

@@ -1,0 +1,1 @@
+"""Where users' data live: the home volumes of the applications."""
