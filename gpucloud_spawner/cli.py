@@ -1,0 +1,48 @@
+"""The `gpucloud` command: what admins and developers type. Each sub-command lives in its module."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from ._version import __version__
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, sub-command by sub-command."""
+    parser = argparse.ArgumentParser(prog="gpucloud", description="A GPU cloud on JupyterHub")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run",
+        help="run a whole gpucloud on this machine, in the foreground",
+        description="Starts the embedded local cluster (unless GPUCLOUD_CLUSTER=kubeconfig) and "
+        "JupyterHub, keeps both running, and ends them and all user servers on Ctrl-C.",
+    )
+    run.add_argument(
+        "--config",
+        type=Path,
+        default=Path("hub_config/jupyterhub_config.py"),
+        help="JupyterHub configuration (default: %(default)s)",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `gpucloud`; returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    if arguments.command == "run":
+        from .run import RunError, run
+
+        try:
+            asyncio.run(run(arguments.config))
+        except RunError as error:
+            print(f"gpucloud: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

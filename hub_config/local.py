@@ -1,0 +1,36 @@
+"""One machine: loopback only, any user name, no password. Not for more than one person's trust.
+
+Loaded by jupyterhub_config.py for `make run`; state is kept in GPUCLOUD_DATA.
+"""
+
+import os
+from pathlib import Path
+
+c = get_config()
+
+root = Path(__file__).parent.parent
+data = Path(os.environ.get("GPUCLOUD_DATA") or root / ".gpucloud").absolute()
+port = int(os.environ.get("GPUCLOUD_PORT") or 8000)
+
+# Three neighbouring ports: pods keep the hub's address over a restart, so it must not be random.
+c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
+# The address at which pods reach the hub; on a real cluster, one of this machine's own.
+hub_ip = os.environ.get("GPUCLOUD_HUB_CONNECT_IP") or "127.0.0.1"
+c.JupyterHub.hub_ip = hub_ip
+c.JupyterHub.hub_connect_ip = hub_ip
+c.JupyterHub.hub_port = port + 1
+c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{port + 2}"
+c.ConfigurableHTTPProxy.command = [str(root / "node_modules/.bin/configurable-http-proxy")]
+c.ConfigurableHTTPProxy.pid_file = str(data / "proxy.pid")
+
+c.GPUCloudSpawner.create_namespace = True
+
+c.JupyterHub.db_url = f"sqlite:///{data / 'jupyterhub.sqlite'}"
+c.JupyterHub.cookie_secret_file = str(data / "cookie_secret")
+
+c.JupyterHub.authenticator_class = "dummy"
+c.Authenticator.allow_all = True
+c.Authenticator.admin_users = {"admin"}
+
+# A server that fails is the user's business here, not a reason to restart the hub.
+c.Spawner.consecutive_failure_limit = 0

@@ -1,0 +1,68 @@
+import pytest
+
+from gpucloud_spawner.model.options import OptionError
+from gpucloud_spawner.model.profiles import Profile
+from gpucloud_spawner.spawner.form import options_from_fields, render_profile_list
+
+
+def profile(**fields: object) -> Profile:
+    given = {"slug": "p", "display_name": "P", "images": {"i": {"image": "img:1"}}}
+    return Profile.model_validate({**given, **fields})
+
+
+GPU = profile(slug="gpu", gpus=[0, 1, 2], default_gpus=1, node_selector={"product": "A100"})
+MIG = profile(slug="mig", gpus=[1], gpu_resource="nvidia.com/mig-1g.5gb")
+CPU = profile(slug="cpu", display_name="<b>CPU</b>")
+
+
+def test_every_profile_unsets_the_gpus_and_selectors_of_the_others() -> None:
+    _, _, cpu = render_profile_list([GPU, MIG, CPU], [])
+    none = cpu["profile_options"]["gpus"]["choices"]["0"]["kubespawner_override"]
+    assert none == {
+        "extra_resource_limits": {"nvidia.com/gpu": None, "nvidia.com/mig-1g.5gb": None}
+    }
+    assert cpu["kubespawner_override"]["node_selector"] == {"product": None}
+
+
+def test_the_chosen_number_of_gpus_becomes_a_limit() -> None:
+    gpu = render_profile_list([GPU], [])[0]
+    choices = gpu["profile_options"]["gpus"]["choices"]
+    assert list(choices) == ["0", "1", "2"]
+    assert [c["default"] for c in choices.values()] == [False, True, False]
+    limits = choices["2"]["kubespawner_override"]["extra_resource_limits"]
+    assert limits == {"nvidia.com/gpu": "2"}
+
+
+def test_what_an_admin_wrote_is_text_not_markup() -> None:
+    assert render_profile_list([CPU], [])[0]["display_name"] == "&lt;b&gt;CPU&lt;/b&gt;"
+
+
+def test_a_team_is_asked_for_only_where_there_is_a_choice() -> None:
+    assert "team" not in render_profile_list([CPU], ["one"])[0]["profile_options"]
+    both = render_profile_list([CPU], ["two", "one"])[0]["profile_options"]["team"]
+    assert list(both["choices"]) == ["one", "two"]
+
+
+def test_the_price_is_shown_with_a_gpu_profile() -> None:
+    priced = profile(gpus=[1], price_per_gpu_hour="1.5", description="Fast.")
+    assert render_profile_list([priced], [])[0]["description"] == "Fast. 1.50 per GPU-hour."
+
+
+def test_fields_of_profiles_that_were_not_chosen_are_dropped() -> None:
+    fields = {
+        "profile": ["gpu"],
+        "profile-option-gpu--gpus": ["2"],
+        "profile-option-cpu--gpus": ["0"],
+        "_xsrf": ["t"],
+    }
+    assert options_from_fields(fields) == {"profile": "gpu", "gpus": "2"}
+
+
+def test_plain_and_unknown_parameters_are_kept_for_the_check() -> None:
+    fields = {"profile": ["gpu"], "gpus": ["2"], "privileged": ["yes"]}
+    assert options_from_fields(fields) == {"profile": "gpu", "gpus": "2", "privileged": "yes"}
+
+
+def test_a_field_given_twice_is_refused() -> None:
+    with pytest.raises(OptionError, match="once"):
+        options_from_fields({"profile": ["gpu", "cpu"]})
