@@ -1,0 +1,140 @@
+"""The three patch formats: RFC 7386 merge, RFC 6902 JSON patch, and Kubernetes' strategic merge, in
+which the lists of known fields are merged by a key instead of replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jsonpatch
+import jsonpointer
+
+from .errors import APIError, bad_request, unsupported_media_type
+from .schema import MERGE_KEYS, TYPES
+from .store import Object
+
+MERGE = "application/merge-patch+json"
+JSON = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
+
+_DIRECTIVE = "$patch"
+_ORDER = "$setElementOrder/"
+_DELETE = "$deleteFromPrimitiveList/"
+_RETAIN = "$retainKeys"
+
+
+def apply(content_type: str, kind: str, obj: Object, patch: Any) -> Object:
+    """The patched copy of an object."""
+    if content_type == JSON:
+        return _json_patch(obj, patch)
+    patcher: dict[str, Callable[[], Any]] = {
+        MERGE: lambda: _merge(obj, patch),
+        STRATEGIC: lambda: _strategic(obj, patch, kind),
+    }
+    if content_type not in patcher:
+        raise unsupported_media_type()
+    if not isinstance(patch, dict):
+        raise bad_request("the patch must be a JSON object")
+    return patcher[content_type]()
+
+
+def _json_patch(obj: Object, operations: Any) -> Object:
+    if not isinstance(operations, list):
+        raise bad_request("a JSON patch must be a list of operations")
+    try:
+        return jsonpatch.apply_patch(obj, operations)
+    except (jsonpatch.JsonPatchTestFailed, jsonpatch.JsonPatchConflict) as error:
+        text = f"the server rejected our request due to an error in our request: {error}"
+        raise APIError(422, "Invalid", text, {}) from error
+    except (jsonpatch.InvalidJsonPatch, jsonpointer.JsonPointerException, TypeError) as error:
+        raise bad_request(str(error)) from error
+
+
+def _merge(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    out = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            out.pop(key, None)
+        else:
+            out[key] = _merge(out.get(key), value)
+    return out
+
+
+def _strategic(target: Any, patch: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Merge a patch into an object of a schema type (`kind`; "" where the type is not known)."""
+    directive = patch.get(_DIRECTIVE)
+    if directive == "replace":
+        return {k: v for k, v in patch.items() if k != _DIRECTIVE}
+    if directive == "delete":
+        return {}
+    if directive not in (None, "merge"):
+        raise bad_request(f"unknown patch directive: {directive}")
+    out = dict(target) if isinstance(target, dict) else {}
+    if _RETAIN in patch:
+        out = {k: v for k, v in out.items() if k in patch[_RETAIN]}
+    for key, value in patch.items():
+        if key.startswith(_DELETE):
+            field = key[len(_DELETE) :]
+            out[field] = [v for v in out.get(field, []) if v not in value]
+        elif key in (_DIRECTIVE, _RETAIN) or key.startswith(_ORDER):
+            continue
+        elif value is None:
+            out.pop(key, None)
+        else:
+            out[key] = _field(out.get(key), value, kind, key)
+    for key, order in patch.items():
+        if key.startswith(_ORDER):
+            _reorder(out, key[len(_ORDER) :], order, kind)
+    return out
+
+
+def _field(target: Any, value: Any, kind: str, key: str) -> Any:
+    code = TYPES.get(kind, {}).get(key, "")
+    if isinstance(value, dict):
+        if code.startswith("{}"):
+            return _merge(target, value)
+        return _strategic(target, value, code if code in TYPES else "")
+    merge_key = MERGE_KEYS.get(kind, {}).get(key)
+    if isinstance(value, list) and merge_key is not None:
+        if merge_key:
+            return _merge_list(target or [], value, merge_key, code[2:])
+        return [*(target or []), *(v for v in value if v not in (target or []))]
+    return value
+
+
+def _merge_list(
+    target: list[Any], patch: list[Any], merge_key: str, kind: str
+) -> list[dict[str, Any]]:
+    if any(isinstance(item, dict) and item.get(_DIRECTIVE) == "replace" for item in patch):
+        return [item for item in patch if item.get(_DIRECTIVE) != "replace"]
+    out = list(target)
+    for item in patch:
+        if not isinstance(item, dict) or merge_key not in item:
+            raise bad_request(f"map: {item} does not contain declared merge key: {merge_key}")
+        places = [i for i, old in enumerate(out) if old.get(merge_key) == item[merge_key]]
+        if item.get(_DIRECTIVE) == "delete":
+            out = [old for i, old in enumerate(out) if i not in places]
+        elif places:
+            out[places[0]] = _strategic(out[places[0]], item, kind)
+        else:
+            out.append({k: v for k, v in item.items() if k != _DIRECTIVE})
+    return out
+
+
+def _reorder(out: dict[str, Any], field: str, order: list[Any], kind: str) -> None:
+    """Put the named elements into the client's order; what only the server knows stays in place
+    at the end."""
+    merge_key = MERGE_KEYS.get(kind, {}).get(field)
+    items = out.get(field)
+    if merge_key is None or not isinstance(items, list):
+        return
+    names = [o.get(merge_key) for o in order] if merge_key else order
+    rank = {name: i for i, name in enumerate(names)}
+    out[field] = sorted(
+        items,
+        key=lambda item: rank.get(item.get(merge_key) if merge_key else item, len(rank)),
+    )
