@@ -30,8 +30,6 @@ READ_TIMEOUT_SECONDS = 13
 MAX_DELAY_SECONDS = 4.0
 # Do not trust a chain of resumed watches for ever.
 RELIST_SECONDS = 300
-# From here on, being blind is an error in the log, once.
-BLIND_SECONDS = 30
 
 
 class _Gone(Exception):
@@ -42,7 +40,8 @@ class Follower:
     """Keeps a dict of objects as the API server has them, and calls back on every change.
 
     ``list_method`` is a bound list method of a kubernetes_asyncio API, ``selectors`` are its
-    keyword arguments (namespace, label_selector, field_selector). Keys are "namespace/name".
+    keyword arguments (namespace, label_selector, field_selector). Keys are "namespace/name". After
+    ``blind_after_seconds`` without an answer it says so as an error in the log, once.
     """
 
     def __init__(
@@ -53,22 +52,29 @@ class Follower:
         what: str,
         on_change: Callable[[], None],
         log: logging.Logger | logging.LoggerAdapter[Any],
+        blind_after_seconds: float = 30,
     ) -> None:
         self.objects: dict[str, Object] = {}
         self.what = what
-        self.last_contact = time.monotonic()
         self._list_method = list_method
         self._selectors = dict(selectors)
         self._on_change = on_change
         self._log = log
         self._resource_version: str | None = None
         self._listed_at = 0.0
+        self._blind_after = blind_after_seconds
+        self._failing_since: float | None = None
         self._said_blind = False
 
     @property
     def blind_seconds(self) -> float:
-        """Seconds since the API server last answered; about zero while all is well."""
-        return max(0.0, time.monotonic() - self.last_contact - READ_TIMEOUT_SECONDS)
+        """Seconds since the API server stopped answering; 0 while it answers."""
+        return time.monotonic() - self._failing_since if self._failing_since else 0.0
+
+    @property
+    def listed(self) -> bool:
+        """Whether everything has been listed at least once."""
+        return self._listed_at > 0
 
     async def list_once(self) -> None:
         """Replace everything by what the API server has now. Raises what the client raises."""
@@ -144,13 +150,14 @@ class Follower:
         self._on_change()
 
     def _heard(self) -> None:
-        self.last_contact = time.monotonic()
+        self._failing_since = None
         if self._said_blind:
             self._log.warning("The Kubernetes API is back: watching %s again", self.what)
             self._said_blind = False
 
     def _complain(self, error: Exception, delay: float) -> None:
-        if self.blind_seconds < BLIND_SECONDS:
+        self._failing_since = self._failing_since or time.monotonic()
+        if self.blind_seconds < self._blind_after:
             self._log.warning("Watching %s failed, again in %.1f s: %s", self.what, delay, error)
         elif not self._said_blind:
             self._said_blind = True
