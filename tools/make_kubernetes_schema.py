@@ -1,5 +1,5 @@
-"""Write gpucloud_spawner/localcluster/apiserver/schema.json.gz: the fields of the Kubernetes kinds that
-the embedded API server stores, reduced from Kubernetes' own published JSON schemas.
+"""Write gpucloud_spawner/localcluster/apiserver/schema.json.gz: the fields of the Kubernetes kinds
+that the embedded API server stores, reduced from Kubernetes' own published JSON schemas.
 
 A developer runs it when the served kinds or the Kubernetes version change:
 
@@ -8,8 +8,9 @@ A developer runs it when the served kinds or the Kubernetes version change:
         schemas/kubernetes_validate/kubernetes-json-schema/v1.36.0-local/_definitions.json
 
 Result: {type: {field: code}} where a code is s(tring) b(ool) i32 i64 f(loat) q(uantity) t(ime)
-m(icrotime) x (int or string) y (base64) o (any object), the name of another type, `[]code`, `{}code`;
-or [code, merge key] for a list that a strategic merge patch merges by that key ("" = set of scalars).
+m(icrotime) x (int or string) y (base64) o (any object), the name of another type, `[]code` or
+`{}code`; or [code, merge key] for a list that a strategic merge patch merges by that key ("" = a set
+of scalars).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The verbs over HTTP: each handler turns a request into an operation and its result into a response.
+"""The verbs over HTTP: a handler turns a request into an operation and its result into a response.
 
 Certificates, tokens and the life of the server are in `server.py`.
 """

@@ -19,9 +19,9 @@ def ensure_defaults(operations: Operations, kubelet_token: str) -> None:
     for name in NAMESPACES:
         _ensure(operations, served("namespaces"), "", {"metadata": {"name": name}})
     classes = served("storageclasses", "storage.k8s.io")
-    for name, annotations in (("ceph-rbd", {}), ("standard", {DEFAULT_CLASS: "true"})):
+    for name, notes in (("ceph-rbd", {}), ("standard", {DEFAULT_CLASS: "true"})):
         storage_class: dict[str, Any] = {
-            "metadata": {"name": name, "annotations": dict(annotations)},
+            "metadata": {"name": name, "annotations": dict(notes)},
             "provisioner": _PROVISIONER,
             "allowVolumeExpansion": True,
         }

@@ -1,6 +1,6 @@
 """Create, update, patch and delete as Kubernetes does them, for every kind alike.
 
-Works on decoded objects and the store. HTTP is in `server.py`, what differs by kind in `strategy.py`.
+Works on decoded objects and the store. HTTP is in `api.py`, what differs by kind in `strategy.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The SQLite file in which every stored object outlives the process.
 
-One row per object. A statement is committed before the write is acknowledged or seen by a watch, but
-not synchronised to the disk: an acknowledged write survives the death of the process, a power cut
-may take the last moments. Which objects exist and what they mean is the store's business.
+One row per object. A statement is committed before the write is acknowledged or seen by a watch,
+but not synchronised to the disk: an acknowledged write survives the death of the process, a power
+cut may take the last moments. Which objects exist and what they mean is the store's business.
 """
 
 from __future__ import annotations

@@ -145,12 +145,12 @@ async def read_object(request: web.BaseRequest) -> Any:
             return yaml.safe_load(body)
         except yaml.YAMLError as error:
             raise bad_request(f"error converting YAML to JSON: {error}") from None
-    error = unsupported_media_type()
-    error.message = (
+    refused = unsupported_media_type()
+    refused.message = (
         "the body of the request was in an unknown format - accepted media types include: "
         "application/json, application/yaml"
     )
-    raise error
+    raise refused
 
 
 def decode_object(

@@ -70,12 +70,10 @@ def _fields(*paths: str) -> dict[str, Path]:
     return {**META_LABELS, **{p: tuple(p.split(".")) for p in paths}}
 
 
+INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
 _EVENT_FIELDS = {
     **_fields(
-        *(
-            f"involvedObject.{name}"
-            for name in ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"]
-        ),
+        *(f"involvedObject.{name}" for name in INVOLVED),
         "reason",
         "type",
         "reportingComponent",

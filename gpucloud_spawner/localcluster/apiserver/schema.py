@@ -30,7 +30,6 @@ MERGE_KEYS: dict[str, dict[str, str]] = {
     name: {f: c[1] for f, c in fields.items() if not isinstance(c, str)}
     for name, fields in _RAW.items()
 }
-# An update of a Service finds its ports by number; an object's own conditions by type.
 
 # Go writes these fields even when nobody set them (no `omitempty`), and clients index them.
 ALWAYS: dict[str, dict[str, Any]] = {
@@ -49,7 +48,10 @@ ALWAYS: dict[str, dict[str, Any]] = {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
         "nodeInfo": {
             name: ""
-            for name in ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"]
+            for name in (
+                "machineID systemUUID bootID kernelVersion osImage containerRuntimeVersion "
+                "kubeletVersion kubeProxyVersion operatingSystem architecture"
+            ).split()
         },
     },
     "Event": {

@@ -1,4 +1,4 @@
-"""Watches: what a client missed, then what happens, until it leaves, is too slow or its time is up."""
+"""Watches: what a client missed, then what happens, until it leaves, lags or its time is up."""
 
 from __future__ import annotations
 
