@@ -182,7 +182,7 @@ class KubeClient:
     async def request(self, method: str, path: str, **kwargs: Any) -> Obj:
         """One request with a JSON answer; arguments as for `open`."""
         async with self.open(method, path, **kwargs) as response:
-            return json.loads(await response.read())  # type: ignore[no-any-return]
+            return json.loads(await response.read())
 
     async def get(self, resource: str, name: str, namespace: str | None = None) -> Obj:
         return await self.request("GET", self.path(resource, namespace, name))

@@ -298,7 +298,7 @@ def _score(requests: Amounts, node: Node) -> float:
     are held on every node, and a GPU is worth far more than an even spread of cpu."""
     spread = [
         100 * max(0.0, 1 - (node.granted[name] + requests.get(name, 0)) / capacity)
-        for name in ("cpu", "memory")
+        for name in ("cpu", "memory", "pods")  # pods: for those that request nothing
         if (capacity := node.allocatable.get(name, 0))
     ]
     packed = [

@@ -1,0 +1,427 @@
+"""One container of a pod: its instances, restarts, probes and how it is stopped.
+
+The order in which a pod's containers start and end is the pod worker's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..events import now
+from ..gpus import device_env
+from ..quantity import amount
+from .environment import ConfigError, Lookup, container_argv, container_env
+from .host import Host
+from .images import Image, UnknownImage
+from .logs import tail
+from .probes import Probe, Target, check
+from .runtime import Exit, Instance, StartError
+from .status import ContainerState
+from .volumes import View, container_view, mounts_dir
+
+log = logging.getLogger(__name__)
+Obj = dict[str, Any]
+KEPT_INSTANCES = 2  # the running one and the one before it, for `kubectl logs --previous`
+MESSAGE_BYTES = 4096
+HOOK_SECONDS = 30.0
+
+
+class Container:
+    """Start, adopt and stop it; `state` is always what there is to report."""
+
+    def __init__(
+        self, host: Host, pod_dir: Path, spec: Obj, *, init: bool, wake: Callable[[], None]
+    ) -> None:
+        self.host = host
+        self.spec = spec
+        self.name: str = spec["name"]
+        self.init = init
+        self.sidecar = init and spec.get("restartPolicy") == "Always"
+        self.pod_dir = pod_dir
+        self.directory = pod_dir / "containers" / self.name
+        self.state = ContainerState(self.name, spec.get("image", ""))
+        self.instance: Instance | None = None
+        self.attempt = -1
+        self.retry_at = 0.0  # loop time before which it is not started (again)
+        self.stopping = False
+        self.view: View | None = None
+        self._wake = wake
+        self._backoff = 0.0
+        self._retries = 0
+        self._image_backoff = 0.0
+        self._started_loop = 0.0
+        self._target: Target | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory")
+        self.memory_limit = amount("memory", limit) if limit else 0
+
+    # What the pod worker asks
+
+    @property
+    def running(self) -> bool:
+        return self.instance is not None and self.instance.running
+
+    def log_path(self, previous: bool) -> Path | None:
+        """The log of the present (or last) instance, or of the one before that."""
+        number = self.attempt - 1 if previous else self.attempt
+        return self.directory / str(number) / "log" if number >= 0 else None
+
+    def adopt(self, pod: Obj) -> None:
+        """Takes up what an earlier kubelet process has started."""
+        attempts = sorted(int(p.name) for p in self.directory.glob("[0-9]*") if p.name.isdecimal())
+        if not attempts:
+            return
+        self.attempt = self.state.restarts = attempts[-1]
+        if len(attempts) > 1:
+            previous = Instance(self.directory / str(attempts[-2]), lambda: None)
+            previous.adopt()
+            previous.release()
+            self.state.last = previous.exit
+        self._identify(pod)
+        self.instance = Instance(self.directory / str(self.attempt), self._wake)
+        self.instance.adopt()
+        if self.instance.running:
+            self.state.running_since = self.instance.started_at
+            self.state.started = self.state.ready = True
+        else:
+            self.state.exit = self.instance.exit
+
+    def note_exit(self) -> bool:
+        """Takes over an end that has happened; True if there was one."""
+        if not self.state.running_since or self.running or self.instance is None:
+            return False
+        ended = self.instance.exit
+        assert ended is not None
+        self._cancel_tasks()
+        self.state.exit = replace(ended, message=self._termination_message(ended))
+        self.state.running_since = ""
+        self.state.ready = self.state.started = False
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._started_loop > self.host.timing.restart_backoff_reset:
+            self._backoff = 0.0
+        self.retry_at = loop.time() + self._backoff
+        return True
+
+    def restarts_after(self, policy: str) -> bool:
+        """Whether the end it has come to is followed by a restart."""
+        if self.sidecar or (policy == "Always" and not self.init):
+            return True
+        return policy != "Never" and self.state.exit is not None and self.state.exit.code != 0
+
+    def wait_for_restart(self, pod: Obj) -> None:
+        """Shows CrashLoopBackOff until `retry_at`."""
+        if self.state.exit is None:
+            return
+        self.state.last, self.state.exit = self.state.exit, None
+        self.state.waiting = "CrashLoopBackOff"
+        meta = pod["metadata"]
+        where = f"{meta['name']}_{meta['namespace']}({meta['uid']})"
+        delay = _duration(self._backoff)
+        what = f"restarting failed container={self.name} pod={where}"
+        self.state.message = f"back-off {delay} {what}"
+        text = f"Back-off restarting failed container {self.name} in pod {where}"
+        self.event(pod, "Warning", "BackOff", text)
+
+    def event(self, pod: Obj, event_type: str, reason: str, message: str) -> None:
+        kind = "initContainers" if self.init else "containers"
+        path = f"spec.{kind}{{{self.name}}}"
+        self.host.events.record(pod, event_type, reason, message, field_path=path)
+
+    # Starting
+
+    async def start(
+        self,
+        pod: Obj,
+        volumes: Mapping[str, Path],
+        devices: Mapping[str, list[str]],
+        lookup: Lookup,
+    ) -> None:
+        """Tries to start the next instance; what is in the way is in the state afterwards."""
+        image = self._pull(pod)
+        if image is None:
+            return
+        try:
+            await self._prepare_and_run(pod, image, volumes, devices, lookup)
+        except ConfigError as error:
+            self._postpone("CreateContainerConfigError", str(error))
+            self.event(pod, "Warning", "Failed", f"Error: {error}")
+        except StartError as error:
+            self._failed_to_start(pod, str(error))
+
+    def _pull(self, pod: Obj) -> Image | None:
+        name, policy = self.spec.get("image", ""), self.spec.get("imagePullPolicy", "")
+        try:
+            image = self.host.images.get(name)
+        except UnknownImage as error:
+            self._image_failed(pod, name, policy, str(error))
+            return None
+        if self.attempt < 0:
+            text = f'Container image "{name}" already present on machine'
+            self.event(pod, "Normal", "Pulled", text)
+        self._image_backoff = 0.0
+        self.state.image_id = image.identity
+        return image
+
+    def _image_failed(self, pod: Obj, name: str, policy: str, error: str) -> None:
+        loop, timing = asyncio.get_running_loop(), self.host.timing
+        if policy == "Never":
+            text = f'Container image "{name}" is not present with pull policy of Never'
+            self._postpone("ErrImageNeverPull", f"{text}: {error}")
+            self.event(pod, "Warning", "ErrImageNeverPull", text)
+            return
+        if self.state.waiting == "ErrImagePull":
+            # The next attempt is some time away: meanwhile it is a back-off.
+            self.state.waiting = "ImagePullBackOff"
+            self.state.message = f'Back-off pulling image "{name}": ErrImagePull: {error}'
+            self.event(pod, "Normal", "BackOff", f'Back-off pulling image "{name}"')
+            self.event(pod, "Warning", "Failed", "Error: ImagePullBackOff")
+            self.retry_at = loop.time() + self._image_backoff
+            return
+        self._image_backoff = min(
+            max(timing.restart_backoff, self._image_backoff * 2), timing.restart_backoff_max
+        )
+        self.event(pod, "Normal", "Pulling", f'Pulling image "{name}"')
+        self.event(pod, "Warning", "Failed", f'Failed to pull image "{name}": {error}')
+        self.event(pod, "Warning", "Failed", "Error: ErrImagePull")
+        self.state.waiting, self.state.message = "ErrImagePull", error
+        self.retry_at = loop.time() + min(timing.retry, self._image_backoff)
+
+    def _postpone(self, reason: str, message: str) -> None:
+        self._retries += 1
+        timing = self.host.timing
+        delay = min(timing.retry * 2 ** (self._retries - 1), timing.retry_max)
+        self.retry_at = asyncio.get_running_loop().time() + delay
+        self.state.waiting, self.state.message = reason, message
+
+    async def _prepare_and_run(
+        self,
+        pod: Obj,
+        image: Image,
+        volumes: Mapping[str, Path],
+        devices: Mapping[str, list[str]],
+        lookup: Lookup,
+    ) -> None:
+        env, cwd = await self._environment(pod, image, volumes, lookup)
+        env |= device_env(devices)
+        assert self.view is not None
+        argv = [self.view.translate(t) for t in container_argv(self.spec, image, env)]
+        ports = {p["name"]: p["containerPort"] for p in self.spec.get("ports") or [] if "name" in p}
+        host = pod["status"].get("podIP", "")
+        self._target = Target(host, ports, env, cwd, self.view.translate)
+        self.attempt += 1
+        self._prune()
+        (self.directory / "termination-log").write_bytes(b"")
+        if self.attempt > 0:
+            self.state.restarts = self.attempt
+        self._identify(pod)
+        self._raise_backoff()
+        self.event(pod, "Normal", "Created", f"Created container: {self.name}")
+        self.instance = Instance(self.directory / str(self.attempt), self._wake)
+        await self.instance.start(argv, env, cwd)
+        self._note_running(pod)
+        await self._post_start(pod)
+
+    async def _environment(
+        self, pod: Obj, image: Image, volumes: Mapping[str, Path], lookup: Lookup
+    ) -> tuple[dict[str, str], Path]:
+        self.view = view = container_view(self.pod_dir, self.spec, image.home, volumes)
+        env = await container_env(
+            pod, self.spec, image, str(view.home), lookup, self.host.allocatable
+        )
+        env = {name: view.translate(value) for name, value in env.items()}
+        mounts = mounts_dir(self.pod_dir, self.name)
+        if mounts.exists():
+            env.setdefault("GPUCLOUD_MOUNTS", str(mounts))
+        cwd = view.home
+        if wanted := self.spec.get("workingDir"):
+            cwd = Path(view.translate(wanted))
+            if not cwd.is_dir():
+                raise ConfigError(
+                    f"workingDir {wanted} is neither a directory nor a mount of the container"
+                )
+        return env, cwd
+
+    def _identify(self, pod: Obj) -> None:
+        self.state.identity = f"gpucloud://{pod['metadata']['uid']}/{self.name}/{self.attempt}"
+
+    def _prune(self) -> None:
+        old = self.directory / str(self.attempt - KEPT_INSTANCES)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _raise_backoff(self) -> None:
+        timing = self.host.timing
+        doubled = max(timing.restart_backoff, self._backoff * 2)
+        self._backoff = min(doubled, timing.restart_backoff_max)
+
+    def _failed_to_start(self, pod: Obj, reason: str) -> None:
+        message = f"failed to create containerd task: unable to start container process: {reason}"
+        self.event(pod, "Warning", "Failed", f"Error: {message}")
+        exit_file = self.directory / str(self.attempt) / "exit"
+        exit_file.parent.mkdir(parents=True, exist_ok=True)
+        exit_file.write_text(f"128 {now()} StartError {message}")
+        self.state.last = self.state.exit or self.state.last
+        self.state.exit = Exit(128, "StartError", message, "1970-01-01T00:00:00Z", now())
+        self.retry_at = asyncio.get_running_loop().time() + self._backoff
+
+    def _note_running(self, pod: Obj) -> None:
+        assert self.instance is not None
+        state = self.state
+        state.last = state.exit or state.last
+        state.exit, state.message = None, ""
+        state.running_since = self.instance.started_at
+        self._retries = 0
+        self._started_loop = asyncio.get_running_loop().time()
+        self.event(pod, "Normal", "Started", f"Started container {self.name}")
+        state.started = "startupProbe" not in self.spec
+        state.ready = state.started and "readinessProbe" not in self.spec
+        self._begin_probes(pod)
+        if self.memory_limit:
+            self.host.watch_memory()
+
+    async def _post_start(self, pod: Obj) -> None:
+        hook = (self.spec.get("lifecycle") or {}).get("postStart")
+        if not hook:
+            return
+        assert self._target is not None
+        succeeded, output = await check(hook, self._target, self.host.http, HOOK_SECONDS)
+        if not succeeded:
+            self.event(pod, "Warning", "FailedPostStartHook", f"PostStartHook failed: {output}")
+            self.spawn(self.stop(pod, 0, "FailedPostStartHook"))
+
+    async def resume(self, pod: Obj, volumes: Mapping[str, Path], lookup: Lookup) -> None:
+        """After adoption: probes go on. They need the environment, which is kept nowhere."""
+        if not self.running or self._target is not None:
+            return
+        image = self._pull(pod)
+        if image is None:
+            return
+        env, cwd = await self._environment(pod, image, volumes, lookup)
+        assert self.view is not None
+        ports = {p["name"]: p["containerPort"] for p in self.spec.get("ports") or [] if "name" in p}
+        host = pod["status"].get("podIP", "")
+        self._target = Target(host, ports, env, cwd, self.view.translate)
+        self._begin_probes(pod)
+        if self.memory_limit:
+            self.host.watch_memory()
+
+    # Probes
+
+    def spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work, name=f"container {self.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    async def close(self) -> None:
+        """Ends the probes and stops watching; the process itself goes on."""
+        self._cancel_tasks()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.instance is not None:
+            self.instance.release()
+
+    def _begin_probes(self, pod: Obj) -> None:
+        if "startupProbe" in self.spec and not self.state.started:
+            self._probe("startup", pod)
+            return
+        for kind in ("readiness", "liveness"):
+            self._probe(kind, pod)
+
+    def _probe(self, kind: str, pod: Obj) -> None:
+        spec = self.spec.get(f"{kind}Probe")
+        if not spec:
+            return
+        assert self._target is not None
+
+        def unhealthy(message: str) -> None:
+            if not self.stopping:
+                self.event(pod, "Warning", "Unhealthy", message)
+
+        probe = Probe(
+            kind,
+            spec,
+            self._target,
+            self.host.http,
+            lambda healthy: self._on_probe(kind, spec, healthy, pod),
+            unhealthy,
+        )
+        self.spawn(probe.run())
+
+    def _on_probe(self, kind: str, spec: Obj, healthy: bool, pod: Obj) -> None:
+        if kind == "readiness":
+            self.state.ready = healthy
+        elif kind == "startup" and healthy:
+            self.state.started = True
+            self.state.ready = "readinessProbe" not in self.spec
+            self._begin_probes(pod)
+        elif not healthy and not self.stopping:
+            grace = spec.get("terminationGracePeriodSeconds")
+            if grace is None:
+                grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
+            why = f"Container {self.name} failed {kind} probe, will be restarted"
+            self.spawn(self.stop(pod, grace, why))
+        self._wake()
+
+    # Ending
+
+    async def stop(self, pod: Obj, grace: float, why: str = "") -> None:
+        """preStop, SIGTERM, and SIGKILL when the grace period is over."""
+        if not self.running or self.stopping:
+            return
+        assert self.instance is not None
+        self.stopping = True
+        try:
+            self.event(pod, "Normal", "Killing", why or f"Stopping container {self.name}")
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + grace
+            hook = (self.spec.get("lifecycle") or {}).get("preStop")
+            if hook and grace > 0 and self._target is not None:
+                succeeded, output = await check(hook, self._target, self.host.http, grace)
+                if not succeeded:
+                    text = f"PreStopHook failed: {output}"
+                    self.event(pod, "Warning", "FailedPreStopHook", text)
+            # At least two seconds for SIGTERM after a hook that took all the time, as a kubelet.
+            left = deadline - loop.time()
+            await self.instance.stop(max(left, 2.0) if grace > 0 else 0)
+        finally:
+            self.stopping = False
+            self._wake()
+
+    def kill(self) -> None:
+        """SIGKILL at once."""
+        if self.instance is not None:
+            self.instance.kill()
+
+    def kill_for_memory(self) -> None:
+        """What the kernel's OOM killer would do."""
+        if self.instance is not None:
+            self.instance.mark("oomkilled")
+            self.instance.kill()
+
+    async def shutdown(self, grace: float) -> None:
+        """Ends the process because the node ends; the next start finds it as after a reboot."""
+        if self.instance is not None and self.instance.running:
+            self.instance.mark("shutdown")
+            await self.instance.stop(grace)
+
+    def _termination_message(self, ended: Exit) -> str:
+        path = self.directory / "termination-log"
+        text = path.read_bytes()[:MESSAGE_BYTES].decode(errors="replace") if path.exists() else ""
+        policy = self.spec.get("terminationMessagePolicy")
+        if not text and ended.code != 0 and policy == "FallbackToLogsOnError":
+            text = tail(self.directory / str(self.attempt) / "log")
+        return text or ended.message
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,411 @@
+"""Nodes of the process kubelet: registration, heartbeat, and one worker for each of their pods.
+
+`Kubelet` is one node; `Kubelets` runs several in one process, with one HTTP endpoint, one memory
+watch and one set of connections, so that an idle cluster costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+from ..client import RETRYABLE, ApiError, KubeClient
+from ..events import EventRecorder, now
+from ..gpus import GPU, DeviceManager, NodeGPUs
+from ..informer import Informer
+from ..quantity import amount
+from .host import Addresses, Host, Timing
+from .images import DEFAULT_PATTERNS, ImageStore
+from .podworker import STATE_FILE, PodWorker, kill_strays
+from .runtime import descendants, memory_of, process_table
+from .server import Server
+from .volumes import Volumes
+
+log = logging.getLogger(__name__)
+Obj = dict[str, Any]
+VERSION = "v1.36.2"
+LEASES = "kube-node-lease"
+LEASE_SECONDS, LEASE_DURATION = 10.0, 40
+STATUS_SECONDS = 300.0
+MAX_PODS = 110
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """One node to run."""
+
+    name: str
+    pod_cidr: str
+    gpus: NodeGPUs = field(default_factory=lambda: NodeGPUs(()))
+    cpu: str = ""  # empty: what the machine has
+    memory: str = ""
+    resources: Mapping[str, int] = field(default_factory=dict)  # further extended resources
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def devices(self) -> dict[str, list[str]]:
+        """Every countable resource of the node, with the ids of its devices."""
+        devices = {GPU: list(self.gpus.ids)} if self.gpus.ids else {}
+        for name, count in self.resources.items():
+            devices[name] = [str(index) for index in range(count)]
+        return devices
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all nodes of a process have in common."""
+
+    data: Path
+    images: Sequence[str] = DEFAULT_PATTERNS
+    allow_host_path: bool = False
+    port: int = 0
+    timing: Timing = field(default_factory=Timing)
+
+
+def machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class Kubelet:
+    """One node. `Kubelets` starts and stops it."""
+
+    def __init__(self, config: NodeConfig, host: Host, port: int) -> None:
+        self.config = config
+        self.host = host
+        self.port = port
+        self.workers: dict[str, PodWorker] = {}
+        self._uid = ""
+        self._pods = Informer(
+            host.client,
+            "pods",
+            field_selector=f"spec.nodeName={config.name}",
+            handler=self._on_pod,
+        )
+        self._ready = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._finished: set[str] = set()
+
+    async def start(self) -> None:
+        """Registers the node; returns once its pods are known and cared for."""
+        await self._register()
+        self._pods.start()
+        await self._pods.synced()
+        self._remove_strays()
+        self._ready = True
+        for pod in list(self._pods.store.values()):
+            self._add(pod)
+        self._tasks = [
+            asyncio.create_task(self._heartbeat(), name=f"lease of {self.config.name}"),
+            asyncio.create_task(self._status_loop(), name=f"status of {self.config.name}"),
+        ]
+
+    async def close(self, shutdown: bool) -> None:
+        """Ends the node; with `shutdown` its containers too."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pods.stop()
+        workers = list(self.workers.values())
+        grace = self.host.timing.shutdown_grace
+        await asyncio.gather(*(w.shutdown(grace) if shutdown else w.close() for w in workers))
+        await self.host.volumes.objects.close()
+
+    # Pods
+
+    def _on_pod(self, old: Obj | None, new: Obj | None) -> None:
+        if not self._ready:
+            return
+        uid = (new or old or {})["metadata"]["uid"]
+        worker = self.workers.get(uid)
+        if new is None:
+            if worker is not None:
+                worker.vanish()
+                if worker.finished:
+                    self.workers.pop(uid)
+                else:
+                    self._finished.add(uid)
+        elif worker is not None:
+            worker.update(new)
+        else:
+            self._add(new)
+        self._sweep()
+
+    def _add(self, pod: Obj) -> None:
+        worker = self.workers[pod["metadata"]["uid"]] = PodWorker(self.host, pod)
+        worker.adopt()
+        worker.start()
+
+    def _sweep(self) -> None:
+        """Forgets the workers of pods that left the API before they had ended."""
+        for uid in [uid for uid in self._finished if self.workers[uid].finished]:
+            self._finished.discard(uid)
+            del self.workers[uid]
+
+    def find(self, namespace: str, name: str) -> PodWorker | None:
+        pod = self._pods.store.get(f"{namespace}/{name}")
+        return self.workers.get(pod["metadata"]["uid"]) if pod else None
+
+    def _remove_strays(self) -> None:
+        known = {pod["metadata"]["uid"] for pod in self._pods.store.values()}
+        for directory in self.host.pods.glob("*"):
+            if directory.name in known:
+                continue
+            try:
+                saved = json.loads((directory / STATE_FILE).read_text())
+            except (FileNotFoundError, json.JSONDecodeError):
+                continue
+            if saved["node"] == self.config.name:
+                kill_strays(directory)
+                shutil.rmtree(directory, ignore_errors=True)
+
+    # The node itself
+
+    async def _register(self) -> None:
+        name, client = self.config.name, self.host.client
+        labels = {
+            "beta.kubernetes.io/arch": _architecture(),
+            "beta.kubernetes.io/os": "linux",
+            "kubernetes.io/arch": _architecture(),
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            **self.config.gpus.labels(),
+            **self.config.labels,
+        }
+        cidr = self.config.pod_cidr
+        node = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"podCIDR": cidr, "podCIDRs": [cidr]},
+            "status": self._status({}),
+        }
+        try:
+            stored = await client.create("nodes", node)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            # Only what is ours: an administrator's taints, labels and cordon stay.
+            stored = await client.patch("nodes", name, {"metadata": {"labels": labels}})
+        self._uid = stored["metadata"]["uid"]
+        await client.patch_status("nodes", name, {"status": self._status(stored)})
+        self.host.events.record(
+            {"kind": "Node", **stored}, "Normal", "Starting", "Starting kubelet."
+        )
+
+    def _status(self, node: Obj) -> Obj:
+        capacity = dict(self.host.allocatable)
+        moment = now()
+        old = {c["type"]: c for c in (node.get("status") or {}).get("conditions") or []}
+        texts = [
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "has sufficient memory"),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "has no disk pressure"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID", "has sufficient PID available"),
+            ("Ready", "True", "KubeletReady", "is posting ready status"),
+        ]
+        conditions = []
+        for kind, value, reason, message in texts:
+            same = old.get(kind, {}).get("status") == value
+            since = old[kind]["lastTransitionTime"] if same else moment
+            condition = {"type": kind, "status": value, "reason": reason}
+            condition["message"] = f"kubelet {message}"
+            condition |= {"lastHeartbeatTime": moment, "lastTransitionTime": since}
+            conditions.append(condition)
+        addresses = [
+            {"type": "InternalIP", "address": self.host.addresses.node},
+            {"type": "Hostname", "address": self.config.name},
+        ]
+        return {
+            "capacity": capacity,
+            "allocatable": capacity,
+            "conditions": conditions,
+            "addresses": addresses,
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
+            "nodeInfo": _node_info(self.config.name),
+        }
+
+    async def _heartbeat(self) -> None:
+        while True:
+            try:
+                await self._renew()
+            except (ApiError, *RETRYABLE) as error:
+                log.info("lease of %s: %s", self.config.name, error)
+            await asyncio.sleep(LEASE_SECONDS)
+
+    async def _renew(self) -> None:
+        name, client = self.config.name, self.host.client
+        spec = {
+            "holderIdentity": name,
+            "leaseDurationSeconds": LEASE_DURATION,
+            "renewTime": now(micro=True),
+        }
+        try:
+            await client.patch("leases", name, {"spec": spec}, LEASES)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self._uid}
+            meta = {"name": name, "namespace": LEASES, "ownerReferences": [owner]}
+            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+            await client.create("leases", {**lease, "metadata": meta, "spec": spec}, LEASES)
+
+    async def _status_loop(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_SECONDS)
+            try:
+                node = await self.host.client.get("nodes", self.config.name)
+                patch = {"status": self._status(node)}
+                await self.host.client.patch_status("nodes", self.config.name, patch)
+            except (ApiError, *RETRYABLE) as error:
+                log.info("status of %s: %s", self.config.name, error)
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def _node_info(name: str) -> Obj:
+    machine = Path("/etc/machine-id")
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
+    return {
+        "machineID": machine.read_text().strip() if machine.exists() else "",
+        "systemUUID": name,
+        "bootID": boot.read_text().strip(),
+        "kernelVersion": platform.release(),
+        "osImage": release.get("PRETTY_NAME", platform.system()),
+        "containerRuntimeVersion": "gpucloud://1.0",
+        "kubeletVersion": VERSION,
+        "kubeProxyVersion": "",
+        "operatingSystem": "linux",
+        "architecture": _architecture(),
+    }
+
+
+class Kubelets:
+    """All nodes of this process. On leaving `async with` their containers are ended, the pods stay
+    in the API: the next start finds them as after a reboot."""
+
+    def __init__(self, client: KubeClient, nodes: Sequence[NodeConfig], settings: Settings) -> None:
+        self.client = client
+        self.configs = nodes
+        self.settings = settings
+        self.nodes: list[Kubelet] = []
+        self._stack = AsyncExitStack()
+        self._memory: asyncio.Task[None] | None = None
+        self._server = Server(client, settings.data, self._find)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0))
+            )
+            await self._claim_data()
+            await stack.enter_async_context(self._server)
+            addresses = [Addresses(config.pod_cidr) for config in self.configs]
+            await self._server.start([a.node for a in addresses], self.settings.port)
+            for config, own in zip(self.configs, addresses, strict=True):
+                events = EventRecorder(self.client, "kubelet", config.name)
+                await stack.enter_async_context(events)
+                host = self._host(config, own, events, http)
+                self.nodes.append(Kubelet(config, host, self._server.port))
+            stack.push_async_callback(self._close_nodes)
+            await asyncio.gather(*(node.start() for node in self.nodes))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def _close_nodes(self) -> None:
+        if self._memory is not None:
+            self._memory.cancel()
+            await asyncio.gather(self._memory, return_exceptions=True)
+        await asyncio.gather(*(node.close(shutdown=True) for node in self.nodes))
+
+    async def _claim_data(self) -> None:
+        """The directory holds the volumes of one cluster: under another one's kubeconfig all its
+        pods would look like strays."""
+        cluster = (await self.client.get("namespaces", "kube-system"))["metadata"]["uid"]
+        path = self.settings.data / "cluster-uid"
+        self.settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            path.write_text(cluster)
+        elif path.read_text() != cluster:
+            raise RuntimeError(
+                f"{self.settings.data} belongs to another cluster; use another --data directory"
+            )
+
+    def _host(
+        self,
+        config: NodeConfig,
+        addresses: Addresses,
+        events: EventRecorder,
+        http: aiohttp.ClientSession,
+    ) -> Host:
+        settings = self.settings
+        devices = config.devices()
+        disk = shutil.disk_usage(settings.data).total
+        allocatable = {
+            "cpu": config.cpu or str(os.cpu_count() or 1),
+            "ephemeral-storage": f"{disk // 1024}Ki",
+            "memory": config.memory or f"{machine_memory() // 1024}Ki",
+            "pods": str(MAX_PODS),
+            **{name: str(len(ids)) for name, ids in devices.items()},
+        }
+        return Host(
+            name=config.name,
+            client=self.client,
+            events=events,
+            data=settings.data,
+            images=ImageStore(settings.images),
+            volumes=Volumes(self.client, settings.data, allocatable, settings.allow_host_path),
+            devices=DeviceManager(devices),
+            addresses=addresses,
+            http=http,
+            allocatable=allocatable,
+            capacity={name: amount(name, text) for name, text in allocatable.items()},
+            timing=settings.timing,
+            watch_memory=self._watch_memory,
+        )
+
+    def _find(self, namespace: str, name: str) -> PodWorker | None:
+        found = (node.find(namespace, name) for node in self.nodes)
+        return next((worker for worker in found if worker is not None), None)
+
+    # Memory limits
+
+    def _watch_memory(self) -> None:
+        if self._memory is None or self._memory.done():
+            self._memory = asyncio.create_task(self._poll_memory(), name="memory limits")
+
+    async def _poll_memory(self) -> None:
+        """Looks only while a container with a limit runs: nothing tells without cgroups."""
+        while True:
+            limited = [
+                container
+                for node in self.nodes
+                for worker in node.workers.values()
+                for container in worker.running
+                if container.memory_limit
+            ]
+            if not limited:
+                return
+            table = process_table()
+            for container in limited:
+                if container.instance is None:
+                    continue
+                limit = container.memory_limit
+                # The shim is ours, not the container's.
+                if memory_of(descendants(container.instance.shim, table), limit) > limit:
+                    container.kill_for_memory()
+            await asyncio.sleep(self.settings.timing.memory_poll)

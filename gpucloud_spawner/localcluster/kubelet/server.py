@@ -1,0 +1,118 @@
+"""The kubelet's HTTPS endpoint: container logs for the API server, and its health.
+
+One port for all nodes of the process. Who asks must show the token that the cluster keeps in the
+Secret kube-system/kubelet-api; without such a Secret (a cluster that is not ours) logs are refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+
+from ..apiserver.pki import Certificates
+from ..client import ApiError, KubeClient
+from .logs import LogOptions, read_log, truth
+from .podworker import PodWorker
+
+log = logging.getLogger(__name__)
+Finder = Callable[[str, str], PodWorker | None]
+
+
+class Server:
+    """Listens on one port of each node's address."""
+
+    def __init__(self, client: KubeClient, data: Path, find: Finder) -> None:
+        self.client = client
+        self.data = data
+        self.port = 0
+        self._find = find
+        self._token = ""
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, addresses: Iterable[str], port: int = 0) -> None:
+        """Listens on each address at the same port; 0 finds a free one."""
+        certificates = Certificates(self.data / "kubelet-tls")
+        certificates.certificate.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        certificates.ensure("127.0.0.1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.certificate, certificates.key)
+        app = web.Application()
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        app.router.add_route("*", "/{path:.*}", self._unknown)
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5
+        )
+        await self._runner.setup()
+        self.port = port
+        for address in addresses:
+            site = web.TCPSite(self._runner, address, self.port, ssl_context=context)
+            await site.start()
+            self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def _authorise(self, request: web.Request) -> None:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not self._token:
+            try:
+                secret = await self.client.get("secrets", "kubelet-api", "kube-system")
+                self._token = base64.b64decode(secret["data"]["token"]).decode()
+            except (ApiError, KeyError) as error:
+                log.warning("no token for the kubelet's own API: %s", error)
+        if not self._token or not hmac.compare_digest(given.encode(), self._token.encode()):
+            raise web.HTTPUnauthorized(text="Unauthorized")
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        await self._authorise(request)
+        name = request.path.strip("/").partition("/")[0] or "/"
+        raise web.HTTPNotImplemented(text=f"{name} is not implemented by this kubelet")
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        await self._authorise(request)
+        namespace, pod, name = (
+            request.match_info[key] for key in ("namespace", "pod", "container")
+        )
+        worker = self._find(namespace, pod)
+        if worker is None:
+            raise web.HTTPNotFound(text=f'pod "{pod}" not found')
+        container = worker.container(name)
+        if container is None:
+            raise web.HTTPNotFound(text=f'container "{name}" not found in pod "{pod}"')
+        try:
+            options = LogOptions.from_query(dict(request.query))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"invalid log options: {error}") from error
+        previous = truth(request.query.get("previous"))
+        path = container.log_path(previous)
+        if path is None or not path.parent.exists():
+            which = "previous terminated container" if previous else "container"
+            raise web.HTTPBadRequest(text=f'{which} "{name}" in pod "{pod}" not found')
+        instance = container.instance
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+
+        def running() -> bool:
+            return not previous and instance is not None and instance.running
+
+        async for piece in read_log(path, options, running):
+            await response.write(piece)
+        return response
