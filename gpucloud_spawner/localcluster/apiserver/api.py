@@ -141,7 +141,7 @@ class API:
             target.namespace,
             options,
             render,
-            transport.abort if transport else lambda: None,  # type: ignore[attr-defined]
+            transport.abort if transport else lambda: None,
         )
         response = web.StreamResponse(headers=_JSON)
         response.enable_chunked_encoding()
@@ -266,7 +266,7 @@ class API:
         body = await requests.read_body(request)
         given: dict[str, Any] = {}
         if body.strip():
-            data = requests.parse_json(body)
+            data = requests.parse_json(body) or {}
             version = data.get("apiVersion", "v1") if isinstance(data, dict) else "v1"
             given, _ = requests.decode_object("DeleteOptions", version, data, "Ignore")
         grace = requests.integer(request, "gracePeriodSeconds")

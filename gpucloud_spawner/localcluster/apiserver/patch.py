@@ -85,32 +85,36 @@ def _strategic(target: Any, patch: dict[str, Any], kind: str) -> dict[str, Any]:
         elif value is None:
             out.pop(key, None)
         else:
-            out[key] = _field(out.get(key), value, kind, key)
+            out[key] = _field(out.get(key), value, kind, key, patch.get(_ORDER + key))
     for key, order in patch.items():
-        if key.startswith(_ORDER):
-            _reorder(out, key[len(_ORDER) :], order, kind)
+        field = key.removeprefix(_ORDER)
+        if field != key and field not in patch and field in out:
+            out[field] = _field(out[field], [], kind, field, order)
     return out
 
 
-def _field(target: Any, value: Any, kind: str, key: str) -> Any:
+def _field(target: Any, value: Any, kind: str, key: str, order: Any) -> Any:
     code = TYPES.get(kind, {}).get(key, "")
     if isinstance(value, dict):
         if code.startswith("{}"):
             return _merge(target, value)
         return _strategic(target, value, code if code in TYPES else "")
     merge_key = MERGE_KEYS.get(kind, {}).get(key)
-    if isinstance(value, list) and merge_key is not None:
-        if merge_key:
-            return _merge_list(target or [], value, merge_key, code[2:])
-        return [*(target or []), *(v for v in value if v not in (target or []))]
-    return value
+    if not isinstance(value, list) or merge_key is None:
+        return value
+    before = target or []
+    if merge_key:
+        if any(isinstance(item, dict) and item.get(_DIRECTIVE) == "replace" for item in value):
+            return [item for item in value if item.get(_DIRECTIVE) != "replace"]
+        merged = _merge_list(before, value, merge_key, code[2:])
+    else:
+        merged = [*before, *(v for v in value if v not in before)]
+    return _ordered(merged, before, value if order is None else order, merge_key)
 
 
 def _merge_list(
     target: list[Any], patch: list[Any], merge_key: str, kind: str
 ) -> list[dict[str, Any]]:
-    if any(isinstance(item, dict) and item.get(_DIRECTIVE) == "replace" for item in patch):
-        return [item for item in patch if item.get(_DIRECTIVE) != "replace"]
     out = list(target)
     for item in patch:
         if not isinstance(item, dict) or merge_key not in item:
@@ -125,16 +129,23 @@ def _merge_list(
     return out
 
 
-def _reorder(out: dict[str, Any], field: str, order: list[Any], kind: str) -> None:
-    """Put the named elements into the client's order; what only the server knows stays in place
-    at the end."""
-    merge_key = MERGE_KEYS.get(kind, {}).get(field)
-    items = out.get(field)
-    if merge_key is None or not isinstance(items, list):
-        return
-    names = [o.get(merge_key) for o in order] if merge_key else order
-    rank = {name: i for i, name in enumerate(names)}
-    out[field] = sorted(
-        items,
-        key=lambda item: rank.get(item.get(merge_key) if merge_key else item, len(rank)),
-    )
+def _ordered(
+    merged: list[Any], server: list[Any], client: list[Any], merge_key: str
+) -> list[Any]:
+    """Kubernetes' order of a merged list: the client's items in the client's order, the others in
+    the server's, and a client's item before another one unless the server had them the other way
+    round."""
+
+    def name(item: Any) -> Any:
+        return item.get(merge_key) if merge_key and isinstance(item, dict) else item
+
+    asked = {name(item): i for i, item in enumerate(client)}
+    known = {name(item): i for i, item in enumerate(server)}
+    theirs = sorted((m for m in merged if name(m) in asked), key=lambda m: asked[name(m)])
+    others = [m for m in merged if name(m) not in asked]
+    out: list[Any] = []
+    while theirs and others:
+        left, right = known.get(name(others[0])), known.get(name(theirs[0]))
+        first = others if left is not None and right is not None and left < right else theirs
+        out.append(first.pop(0))
+    return [*out, *theirs, *others]
