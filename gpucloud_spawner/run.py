@@ -40,6 +40,7 @@ class Child:
     environment: dict[str, str]
     log: Path
     is_ready: Callable[[], Awaitable[bool]]
+    sign_of_life: Path | None = None  # a file that it makes; one of an earlier run must not count
     process: asyncio.subprocess.Process | None = None
     started_at: float = 0.0
     quick_deaths: int = field(default=0)
@@ -47,6 +48,8 @@ class Child:
     async def start(self) -> None:
         """Start the process and wait until it is ready. Raises RunError where it never is."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.sign_of_life:
+            self.sign_of_life.unlink(missing_ok=True)
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
                 *self.command,
@@ -191,7 +194,8 @@ def _local_cluster(data: Path, environment: dict[str, str]) -> Child:
     async def is_ready() -> bool:
         return ready.is_file()
 
-    return Child("local cluster", command, environment, data / "logs" / "cluster.log", is_ready)
+    log = data / "logs" / "cluster.log"
+    return Child("local cluster", command, environment, log, is_ready, sign_of_life=ready)
 
 
 def _answers(url: str) -> Callable[[], Awaitable[bool]]:

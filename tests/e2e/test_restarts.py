@@ -1,0 +1,93 @@
+"""What is killed comes back and finds what was running; what ended meanwhile is stopped."""
+
+from __future__ import annotations
+
+import psutil
+
+from .cloud import Cloud, wait_for
+
+PID = "import os; print(os.getppid())"
+
+
+def test_a_killed_hub_finds_running_servers_and_sees_the_dead_as_stopped(own_cloud: Cloud) -> None:
+    ada, bob = own_cloud.user("ada"), own_cloud.user("bob")
+    ada.start("lab", profile="tensorflow", gpus="1")
+    ada.run_code("open('kept.txt', 'w').write('still here')", "lab")
+    bob.start(profile="cpu")
+    server = int(ada.run_code(PID, "lab"))
+
+    own_cloud.kill_child("jupyterhub")
+    [dead] = own_cloud.pods("bob")
+    own_cloud.kube(f"/api/v1/namespaces/gpucloud/pods/{dead['metadata']['name']}", "DELETE")
+
+    wait_for(lambda: _answers(own_cloud), "the hub is back")
+    wait_for(lambda: ada.is_ready("lab"), "ada's server is found again")
+    assert int(ada.run_code(PID, "lab")) == server, "it never stopped"
+    assert ada.run_code("print(open('kept.txt').read())", "lab") == "still here"
+    wait_for(bob.is_stopped, "bob's is shown as stopped")
+    assert own_cloud.pods("bob") == []
+
+
+def test_a_hub_killed_in_the_middle_of_a_start_leaves_no_orphan(own_cloud: Cloud) -> None:
+    ada = own_cloud.user("ada")
+    for number in (1, 2):
+        holder = own_cloud.user(f"h{number}")
+        holder.start(profile="tensorflow", gpus="2")
+    ada.request_start(profile="tensorflow", gpus="1")
+    wait_for(lambda: own_cloud.pods("ada"), "ada's pod waits")
+
+    own_cloud.kill_child("jupyterhub")
+    wait_for(lambda: _answers(own_cloud), "the hub is back")
+    # either the start goes on, or nothing of it is left: never a pod without a server
+    wait_for(
+        lambda: own_cloud.pods("ada") == [] and ada.is_stopped(),
+        "the start that nobody waits for any more is gone",
+        timeout=120,
+    )
+
+
+def test_a_whole_restart_finds_servers_and_files_again(own_cloud: Cloud) -> None:
+    ada = own_cloud.user("ada")
+    ada.start("lab", profile="tensorflow", gpus="2")
+    ada.run_code("open('kept.txt', 'w').write('still here')", "lab")
+    server = psutil.Process(int(ada.run_code(PID, "lab")))
+
+    own_cloud.stop()
+    assert not server.is_running()
+    own_cloud.start()
+
+    wait_for(lambda: ada.is_ready("lab"), "ada's server runs again")
+    assert ada.run_code("print(open('kept.txt').read())", "lab") == "still here"
+    assert len(ada.run_code("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])", "lab")) == 3
+    ada.stop("lab")
+    assert own_cloud.pods() == []
+
+
+def test_a_killed_cluster_comes_back_without_a_server_noticing(own_cloud: Cloud) -> None:
+    ada = own_cloud.user("ada")
+    ada.start(profile="cpu")
+    server = int(ada.run_code(PID))
+    own_cloud.kill_child("localcluster")
+    assert ada.lab("GET", "api/kernels").status_code == 200
+    wait_for(lambda: _cluster_answers(own_cloud), "the cluster is back")
+    assert int(ada.run_code(PID)) == server
+    ada.stop()
+    wait_for(lambda: own_cloud.pods() == [], "it still can be stopped")
+
+
+def _answers(cloud: Cloud) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(f"{cloud.url}/hub/api/", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _cluster_answers(cloud: Cloud) -> bool:
+    import httpx
+
+    try:
+        return bool(cloud.kube("/api/v1/namespaces/gpucloud/pods").get("items"))
+    except httpx.HTTPError:
+        return False
