@@ -34,9 +34,6 @@ class Hub(Cloud):
         super().__init__(data, config, GPUCLOUD_CLUSTER="kubeconfig", KUBECONFIG=str(kubeconfig))
         self.kubeconfig = kubeconfig
 
-    def kube(self, path: str, method: str = "GET", **arguments: Any) -> Any:
-        raise NotImplementedError("ask the first hub's cluster")
-
 
 def measure(user: User, options: dict[str, str], gpu_free: Callable[[], bool]) -> dict[str, float]:
     """Seconds of one start and one stop."""

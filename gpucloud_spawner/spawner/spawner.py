@@ -155,6 +155,11 @@ class GPUCloudSpawner(KubeSpawner):
             return []
         return lambda spawner: render_profile_list(spawner.profiles, spawner.user_groups)
 
+    @default("apply_user_options")
+    def _applied_in_load_user_options(self) -> Any:
+        # set, because the hub warns of "unhandled" options otherwise
+        return lambda spawner, options: None
+
     @property
     def user_groups(self) -> set[str]:
         return {group.name for group in self.user.groups}
@@ -305,8 +310,9 @@ class GPUCloudSpawner(KubeSpawner):
         """Delete the pod of a start that failed or was cancelled."""
         try:
             await self.stop(now=True)
-        except Exception:
-            self.log.exception("Could not delete the pod of the failed start of %s", self._log_name)
+        except Exception as error:
+            # the orphan sweeper deletes it later
+            self.log.error("Could not delete the pod of %s: %s", self._log_name, error)
 
     async def stop(self, now: bool = False) -> None:
         """Delete the pod and return when it is gone; the volume stays.

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 import psutil
 import websocket
+import yaml
 
 SITE = Path(__file__).parent / "site" / "jupyterhub_config.py"
 PATIENCE = 90.0
@@ -56,6 +57,8 @@ class Cloud:
     def __init__(self, data: Path, config: Path = SITE, **environment: str) -> None:
         self.data = data
         self.config = config
+        self.kubeconfig = data / "kubeconfig"
+        self.namespace = "gpucloud"
         self.port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -120,9 +123,7 @@ class Cloud:
 
     def kube(self, path: str, method: str = "GET", **arguments: Any) -> Any:
         """One request to the cluster's API as its administrator; the parsed answer."""
-        import yaml
-
-        config = yaml.safe_load((self.data / "kubeconfig").read_text())
+        config = yaml.safe_load(self.kubeconfig.read_text())
         server = config["clusters"][0]["cluster"]["server"]
         token = config["users"][0]["user"]["token"]
         answer = httpx.request(
@@ -135,20 +136,17 @@ class Cloud:
         return answer.json()
 
     def pods(self, user: str = "") -> list[dict[str, Any]]:
-        items = self.kube("/api/v1/namespaces/gpucloud/pods").get("items", [])
-        return [
-            p
-            for p in items
-            if not user or p["metadata"]["annotations"].get("gpucloud.io/user") == user
-        ]
+        """The pods of ``user``'s servers, or of all."""
+        return self._owned("pods", user)
 
     def claims(self, user: str = "") -> list[dict[str, Any]]:
-        items = self.kube("/api/v1/namespaces/gpucloud/persistentvolumeclaims").get("items", [])
-        return [
-            p
-            for p in items
-            if not user or p["metadata"]["annotations"].get("gpucloud.io/user") == user
-        ]
+        """The volume claims of ``user``'s applications, or of all."""
+        return self._owned("persistentvolumeclaims", user)
+
+    def _owned(self, kind: str, user: str) -> list[dict[str, Any]]:
+        items = self.kube(f"/api/v1/namespaces/{self.namespace}/{kind}").get("items", [])
+        owner = "gpucloud.io/user"
+        return [i for i in items if not user or i["metadata"]["annotations"].get(owner) == user]
 
 
 class User:
