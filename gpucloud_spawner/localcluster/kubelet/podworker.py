@@ -495,7 +495,7 @@ def kill_strays(directory: Path) -> None:
             instance.adopt()
             if instance.running:
                 log.info("%s: ending a process of a pod that no longer exists", attempt)
-                instance.stray()
+                instance.kill_tree()
             instance.release()
 
 

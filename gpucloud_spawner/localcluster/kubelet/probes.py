@@ -170,7 +170,8 @@ async def _exec(command: Sequence[str], target: Target, timeout: float) -> tuple
     except TimeoutError:
         return False, f"command timed out: {' '.join(command)!r} timed out after {timeout:g}s"
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        if process.returncode is None:  # else its pid may already be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     return code == 0, output.decode(errors="replace").strip()

@@ -88,6 +88,7 @@ class Instance:
         self._ticks = ""
         self._shim = 0
         self._shim_ticks = ""
+        self._this_boot = False
         self._popen: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._on_exit = on_exit
@@ -140,7 +141,7 @@ class Instance:
     def _note_shim(self, pid: int) -> None:
         stat = proc_stat(pid)
         assert stat is not None  # our child, not yet waited for
-        self._shim, self._shim_ticks = pid, stat[19]
+        self._shim, self._shim_ticks, self._this_boot = pid, stat[19], True
         (self.directory / "shim").write_text(f"{pid} {stat[19]} {BOOT_ID.read_text().strip()}")
 
     async def _shim_ended(self) -> None:
@@ -152,7 +153,8 @@ class Instance:
         self._read_started()
         with contextlib.suppress(FileNotFoundError, ValueError):
             pid, ticks, boot = (self.directory / "shim").read_text().split()
-            if boot == BOOT_ID.read_text().strip() and alive(int(pid), ticks):
+            self._this_boot = boot == BOOT_ID.read_text().strip()
+            if self._this_boot and alive(int(pid), ticks):
                 self._shim, self._shim_ticks = int(pid), ticks
                 try:
                     self._watch()
@@ -188,7 +190,7 @@ class Instance:
         if not self.started_at:
             self._read_started()
         with contextlib.suppress(ProcessLookupError):
-            if self.pid and alive(self.pid, self._ticks):  # a shim that somebody killed
+            if self._main_alive():  # its shim was killed by somebody
                 os.killpg(self.pid, signal.SIGKILL)
         try:
             code, stamp, reason, message = (self.directory / "exit").read_text().split(" ", 3)
@@ -206,6 +208,10 @@ class Instance:
         else:
             reason = "Completed" if code == "0" else "Error"
             self.exit = Exit(int(code), reason, "", started, finished)
+
+    def _main_alive(self) -> bool:
+        """Whether its main process lives; never true for another process with a recycled pid."""
+        return self.pid > 1 and self._this_boot and alive(self.pid, self._ticks)
 
     def _unknown(self, finished: str = "") -> Exit:
         # What a kubelet finds after a reboot: the container ended with its node, not by itself.
@@ -226,7 +232,7 @@ class Instance:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        if self.running and self.pid and alive(self.pid, self._ticks):
+        if self.running and self._main_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -240,9 +246,7 @@ class Instance:
         if await self._ended(SHIM_GRACE):
             return
         log.warning("%s: its shim does not end; killing everything under it", self.directory)
-        for pid in (*descendants(self._shim), self._shim):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.kill_tree()
         await self._ended(SHIM_GRACE)
 
     async def _ended(self, timeout: float) -> bool:
@@ -256,12 +260,17 @@ class Instance:
             pause = min(pause * 1.5, 0.1)
         return True
 
-    def stray(self) -> None:
-        """For a pod nobody knows any more: kills what still runs, without waiting."""
-        for pid in (self.pid, *descendants(self._shim), self._shim):
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+    def kill_tree(self) -> None:
+        """For a pod nobody knows any more, or a shim that hangs: SIGKILL to all, without waiting.
+
+        Only while its shim is surely the process that we started: a wrong root of the tree would
+        end processes that are not ours.
+        """
+        if not (self.running and self._shim > 1 and alive(self._shim, self._shim_ticks)):
+            return
+        for pid in (*descendants(self._shim), self._shim):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 async def _closed(pipe: IO[bytes]) -> None:
@@ -287,6 +296,8 @@ def process_table() -> dict[int, list[int]]:
 
 def descendants(root: int, table: dict[int, list[int]] | None = None) -> list[int]:
     """All processes below this one."""
+    if root <= 1:
+        raise ValueError(f"process {root} is not one of ours")
     table = process_table() if table is None else table
     found, todo = [], [root]
     while todo:
