@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jupyterhub.spawner import SpawnException
 from kubernetes_asyncio.client import ApiException
 
 from ..kube.watch import cancel_and_wait
 from . import words
+from .errors import StartRefused
 
 if TYPE_CHECKING:
     from .spawner import GPUCloudSpawner
@@ -38,7 +38,7 @@ class Launch:
         self._ailing_since: float | None = None
 
     async def run(self) -> str:
-        """The URL of the ready server. Raises SpawnException, or what KubeSpawner raises."""
+        """The URL of the ready server. Raises StartRefused, or what KubeSpawner raises."""
         creating = asyncio.ensure_future(self._create())
         guarding = asyncio.create_task(self._guard())
         try:
@@ -62,12 +62,14 @@ class Launch:
         await cancel_and_wait(creating)
         pod = spawner.current_pod
         if pod is None:
-            raise SpawnException("The pod was deleted while it started.", reason="pod-deleted")
+            raise StartRefused(
+                "The pod was deleted while it started.", reason="pod-deleted", status_code=500
+            )
         spawner.pod_id = pod["metadata"]["uid"]
         return str(spawner._get_pod_url(pod))
 
     async def _guard(self) -> None:
-        """Return once the pod runs; raise SpawnException once it cannot."""
+        """Return once the pod runs; raise StartRefused once it cannot."""
         while not await self._looked_good():
             reflector = self._spawner.pod_reflector
             if reflector is None:  # the first start of this hub: not watching yet
@@ -92,16 +94,14 @@ class Launch:
             self._ailing_since = self._ailing_since or time.monotonic()
             if time.monotonic() - self._ailing_since < PATIENCE_SECONDS:
                 return
-        tail = await self._log_tail(pod)
-        raise SpawnException(
-            failure.message + (f"\nIts last lines:\n{tail}" if tail else ""), reason="pod-failed"
-        )
+        log = await self._log_tail(pod)
+        raise StartRefused(failure.message, reason="pod-failed", status_code=500, log=log)
 
     def _raise_if_late(self, pod: dict[str, Any]) -> None:
         spawner, now = self._spawner, time.monotonic()
         if not words.is_scheduled(pod):
             if spawner.queue_timeout and now - self._began > spawner.queue_timeout:
-                raise SpawnException(
+                raise StartRefused(
                     "No machine became free for this request within "
                     f"{spawner.queue_timeout} seconds. Try again later, or ask for less.",
                     reason="queue-timeout",
@@ -111,7 +111,7 @@ class Launch:
         self._scheduled_at = self._scheduled_at or now
         if now - self._scheduled_at > spawner.launch_timeout:
             state = words.describe(pod, spawner.events, "").message
-            raise SpawnException(
+            raise StartRefused(
                 f"The server did not start within {spawner.launch_timeout} seconds of getting a "
                 f"machine. Its last state: {state}.",
                 reason="launch-timeout",
@@ -126,7 +126,9 @@ class Launch:
         while not await _accepts(where.hostname or "", where.port or 80):
             pod = self._spawner.current_pod
             if pod is None:
-                raise SpawnException("The pod was deleted while it started.", reason="pod-deleted")
+                raise StartRefused(
+                    "The pod was deleted while it started.", reason="pod-deleted", status_code=500
+                )
             await self._raise_if_failed(pod)
             self._raise_if_late(pod)
             await self._spawner.pod_reflector.wait_for_change(timeout=0.1)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import aiohttp
-from jupyterhub.spawner import SpawnException
 from jupyterhub.utils import exponential_backoff
 from kubernetes_asyncio.client import V1DeleteOptions
 from kubespawner import KubeSpawner
@@ -25,6 +24,7 @@ from ..model.options import Choice, OptionError, resolve_options
 from ..model.profiles import parse_profiles
 from ..storage.volumes import VolumeError, fit_volume
 from . import words
+from .errors import StartRefused
 from .form import options_from_fields, render_profile_list
 from .launch import Launch
 from .orphans import OrphanSweeper
@@ -170,7 +170,7 @@ class GPUCloudSpawner(KubeSpawner):
         try:
             return resolve_options(options, self.profiles, self.user_groups)
         except OptionError as error:
-            raise SpawnException(str(error), reason="options") from error
+            raise StartRefused(str(error), reason="options") from error
 
     def _options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, str]:
         """user_options of the form or of `opt-` parameters, checked before anything is saved."""
@@ -180,7 +180,7 @@ class GPUCloudSpawner(KubeSpawner):
         try:
             options = options_from_fields(formdata)
         except OptionError as error:
-            raise SpawnException(str(error), reason="options") from error
+            raise StartRefused(str(error), reason="options") from error
         self._resolve(options)
         return options
 
@@ -188,14 +188,14 @@ class GPUCloudSpawner(KubeSpawner):
         """Check the options, apply the profile, and refuse what the cluster cannot give.
 
         KubeSpawner calls this first in every start, before it makes anything.
-        Raises SpawnException.
+        Raises StartRefused.
         """
         if not self.profiles:
             await super().load_user_options()
             return
         try:
             self.choice = self._resolve(self.user_options)
-        except SpawnException:
+        except StartRefused:
             self._forget_refused_options()
             raise
         await super().load_user_options()
@@ -210,7 +210,7 @@ class GPUCloudSpawner(KubeSpawner):
     async def _refuse_impossible(self) -> None:
         fit = await self._judge_fit()
         if fit and fit.kind == "impossible" and not self.cluster_scales_up:
-            raise SpawnException(fit.message, reason="impossible")
+            raise StartRefused(fit.message, reason="impossible")
 
     async def _judge_fit(self, uid: str | None = None) -> Fit | None:
         """How our GPU request stands; None where it is for no GPU or nobody can tell."""
@@ -240,7 +240,7 @@ class GPUCloudSpawner(KubeSpawner):
                 timeout=self.k8s_api_request_timeout,
             )
         except VolumeError as error:
-            raise SpawnException(str(error), reason="volume") from error
+            raise StartRefused(str(error), reason="volume") from error
 
     # --- whose it is -------------------------------------------------------------------------
 
@@ -310,8 +310,7 @@ class GPUCloudSpawner(KubeSpawner):
         """Delete the pod of a start that failed or was cancelled."""
         try:
             await self.stop(now=True)
-        except Exception as error:
-            # the orphan sweeper deletes it later
+        except Exception as error:  # noqa: BLE001 - the orphan sweeper deletes it later
             self.log.error("Could not delete the pod of %s: %s", self._log_name, error)
 
     async def stop(self, now: bool = False) -> None:
@@ -353,7 +352,7 @@ class GPUCloudSpawner(KubeSpawner):
     async def rename(self, old_name: str, new_name: str) -> None:
         """Refused: the volume carries the name, and the next application of the old name would get
         it."""
-        raise SpawnException(
+        raise StartRefused(
             "An application keeps its name, because its volume is found by it. "
             'Change its display name instead: PATCH {"display_name": "..."}.',
             reason="rename",
