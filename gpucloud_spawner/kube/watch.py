@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -42,6 +43,13 @@ class Follower:
     ``list_method`` is a bound list method of a kubernetes_asyncio API, ``selectors`` are its
     keyword arguments (namespace, label_selector, field_selector). Keys are "namespace/name". After
     ``blind_after_seconds`` without an answer it says so as an error in the log, once.
+
+    With ``on_event`` it follows for somebody to whom every event matters, also those that no later
+    state shows: it starts from ``resource_version`` without listing, keeps its position over
+    failures, lists only where the server has forgotten that position, and ``objects`` then holds
+    only what was seen since. ``on_event(kind, object)`` is called in order with ADDED, MODIFIED,
+    DELETED and BOOKMARK; with LISTED and the whole answer where what happened in between is lost;
+    and with SYNCED where a watch ended well: everything up to `server_time` was delivered.
     """
 
     def __init__(
@@ -53,6 +61,9 @@ class Follower:
         on_change: Callable[[], None],
         log: logging.Logger | logging.LoggerAdapter[Any],
         blind_after_seconds: float = 30,
+        on_event: Callable[[str, Object], None] | None = None,
+        resource_version: str | None = None,
+        watch_seconds: int = WATCH_SECONDS,
     ) -> None:
         self.objects: dict[str, Object] = {}
         self.what = what
@@ -60,7 +71,10 @@ class Follower:
         self._selectors = dict(selectors)
         self._on_change = on_change
         self._log = log
-        self._resource_version: str | None = None
+        self._on_event = on_event
+        self._watch_seconds = watch_seconds
+        self._clock_offset = 0.0
+        self._resource_version = resource_version
         self._listed_at = 0.0
         self._blind_after = blind_after_seconds
         self._failing_since: float | None = None
@@ -76,12 +90,18 @@ class Follower:
         """Whether everything has been listed at least once."""
         return self._listed_at > 0
 
+    @property
+    def server_time(self) -> int:
+        """The API server's clock in whole seconds (UTC), as told by its answers; never ahead."""
+        return int(time.time() + self._clock_offset)
+
     async def list_once(self) -> None:
         """Replace everything by what the API server has now. Raises what the client raises."""
         response = await self._list_method(
             **self._selectors, _preload_content=False, _request_timeout=60
         )
         async with response:
+            self._set_clock(response)
             body = await response.read()
             if response.status != 200:
                 raise ApiException(status=response.status, reason=body.decode(errors="replace"))
@@ -90,6 +110,7 @@ class Follower:
         self._resource_version = answer["metadata"]["resourceVersion"]
         self._listed_at = time.monotonic()
         self._heard()
+        self._tell("LISTED", answer)
         self._on_change()
 
     async def run(self) -> None:
@@ -98,14 +119,17 @@ class Follower:
         while True:
             try:
                 stale = time.monotonic() - self._listed_at > RELIST_SECONDS
-                if self._resource_version is None or stale:
+                # between a watch and a list, events would be lost
+                if self._resource_version is None or (stale and not self._on_event):
                     await self.list_once()
                 await self._watch_once()
+                self._tell("SYNCED", {})
                 delay = 0.1
             except _Gone:
                 self._resource_version = None
             except Exception as error:  # noqa: BLE001 - the border of an endless loop
-                self._resource_version = None  # what happened meanwhile is found by listing
+                if not self._on_event or _refused(error):
+                    self._resource_version = None  # what happened meanwhile is found by listing
                 self._complain(error, delay)
                 # jitter: all hubs and services of a cluster must not come back in step
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
@@ -118,7 +142,7 @@ class Follower:
             watch=True,
             allow_watch_bookmarks=True,
             resource_version=self._resource_version,
-            timeout_seconds=WATCH_SECONDS,
+            timeout_seconds=self._watch_seconds,
             _preload_content=False,
             _request_timeout=timeout,
         )
@@ -128,6 +152,7 @@ class Follower:
             if response.status != 200:
                 text = await response.text()
                 raise ApiException(status=response.status, reason=text)
+            self._set_clock(response)
             self._heard()
             async for event in _events(response):
                 self._apply(event)
@@ -141,6 +166,7 @@ class Follower:
             raise ApiException(status=item.get("code"), reason=item.get("message"))
         self._heard()
         self._resource_version = item["metadata"]["resourceVersion"]
+        self._tell(kind, item)
         if kind == "BOOKMARK":
             return
         if kind == "DELETED":
@@ -148,6 +174,15 @@ class Follower:
         else:
             self.objects[_key(item)] = item
         self._on_change()
+
+    def _tell(self, kind: str, item: Object) -> None:
+        if self._on_event:
+            self._on_event(kind, item)
+
+    def _set_clock(self, response: aiohttp.ClientResponse) -> None:
+        with suppress(TypeError, ValueError):  # a proxy may drop the header: then our own clock
+            date = parsedate_to_datetime(response.headers.get("Date"))
+            self._clock_offset = date.timestamp() - time.time()
 
     def _heard(self) -> None:
         self._failing_since = None
@@ -168,6 +203,12 @@ class Follower:
                 self.what,
                 error,
             )
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the server itself finds a watch from our position impossible, e.g. as it is in the
+    future of a cluster that was restored from a backup."""
+    return isinstance(error, ApiException) and error.status in (400, 404, 422, 504)
 
 
 def _key(item: Object) -> str:
