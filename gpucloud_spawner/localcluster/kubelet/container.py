@@ -389,9 +389,9 @@ class Container:
                 if not succeeded:
                     text = f"PreStopHook failed: {output}"
                     self.event(pod, "Warning", "FailedPreStopHook", text)
-            # At least two seconds for SIGTERM after a hook that took all the time, as a kubelet.
-            left = deadline - loop.time()
-            await self.instance.stop(max(left, 2.0) if grace > 0 else 0)
+                # At least two seconds for SIGTERM after a hook that took all the time, as a kubelet.
+                deadline = max(deadline, loop.time() + 2.0)
+            await self.instance.stop(max(deadline - loop.time(), 0.0))
         finally:
             self.stopping = False
             self._wake()

@@ -117,7 +117,8 @@ class Instance:
         }
         # Own session: a Ctrl-C at the cluster's terminal and the kubelet's death do not reach it.
         self._popen = subprocess.Popen(  # noqa: ASYNC220 - vfork and exec, no wait
-            [sys.executable, "-I", "-S", str(SHIM)],
+            # The directory is for people who look at `ps`.
+            [sys.executable, "-I", "-S", str(SHIM), str(self.directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

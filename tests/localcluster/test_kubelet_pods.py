@@ -1,0 +1,625 @@
+"""Pods as real processes on a real API server: environment, volumes, restarts, probes, endings."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gpucloud_spawner.localcluster.apiserver import APIServer
+from gpucloud_spawner.localcluster.client import ApiError
+
+from .support import (
+    NAMESPACE,
+    Cluster,
+    Obj,
+    bound_claim,
+    condition,
+    everything,
+    gpus,
+    is_ready,
+    node_configs,
+    nodes,
+    pod,
+    processes_with,
+    shell,
+    state_of,
+    terminated,
+    waiting,
+)
+
+PRINT_ENV = "import json, os; print(json.dumps(dict(os.environ)))"
+SERVE = (
+    "import http.server, os, sys\n"
+    "class Handler(http.server.SimpleHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200 if os.path.exists('healthy') else 500)\n"
+    "        self.end_headers()\n"
+    "        self.wfile.write(os.environ['HOSTNAME'].encode())\n"
+    "    def log_message(self, *args): pass\n"
+    "http.server.HTTPServer((os.environ['POD_IP'], 8888), Handler).serve_forever()\n"
+)
+POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+
+
+@pytest.fixture
+async def cluster(apiserver: APIServer, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with everything(apiserver, tmp_path) as cluster:
+        yield cluster
+    assert processes_with(str(tmp_path)) == []
+
+
+def secret(name: str, **values: str) -> Obj:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+
+
+def config_map(name: str, **values: str) -> Obj:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": values}
+
+
+def mount(path: str, source: Obj, **more: str) -> Obj:
+    """Pod arguments for one volume."""
+    return {
+        "volumes": [{"name": "v", **source}],
+        "container": {"volumeMounts": [{"name": "v", "mountPath": path, **more}]},
+    }
+
+
+# Environment
+
+
+async def test_the_environment_is_the_pods_and_nothing_else(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEAKED", "secret of the one who started the cluster")
+    await cluster.create(secret("s", KEY="hidden"))
+    await cluster.create(config_map("m", one="1", two="2"))
+    env = [
+        {"name": "LITERAL", "value": "a b"},
+        POD_IP,
+        {"name": "URL", "value": "http://$(POD_IP):8888/$$(POD_IP)/$(NOPE)"},
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "KEY"}}},
+        {"name": "ONE", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "one"}}},
+        {
+            "name": "OPTIONAL",
+            "valueFrom": {"configMapKeyRef": {"name": "no", "key": "x", "optional": True}},
+        },
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+        {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+    ]
+    container = {
+        "env": env,
+        "envFrom": [{"prefix": "CM_", "configMapRef": {"name": "m"}}],
+        "resources": {"limits": {"cpu": "2"}},
+    }
+    a_pod = pod("a", sys.executable, "-c", PRINT_ENV, container=container, labels={"app": "nb"})
+    seen = json.loads(await cluster.output(a_pod))
+    ended = await cluster.client.get("pods", "a", NAMESPACE)
+    address = ended["status"]["podIP"]
+    assert address.startswith("127.100.")
+    assert ended["status"]["hostIP"] == "127.100.0.1"
+    assert seen.pop("PATH").startswith(str(Path(sys.executable).parent))
+    assert Path(seen.pop("HOME")).is_relative_to(cluster.data)
+    seen.pop("LC_CTYPE", None)  # Python sets it for itself
+    assert seen == {
+        "LANG": "C.UTF-8",
+        "HOSTNAME": "a",
+        "LITERAL": "a b",
+        "POD_IP": address,
+        "URL": f"http://{address}:8888/$(POD_IP)/$(NOPE)",
+        "KEY": "hidden",
+        "ONE": "1",
+        "CM_one": "1",
+        "CM_two": "2",
+        "NODE": "node-0",
+        "APP": "nb",
+        "CPU": "2",
+        "NVIDIA_VISIBLE_DEVICES": "void",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+async def test_a_missing_secret_is_waited_for(cluster: Cluster) -> None:
+    env = [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "late", "key": "KEY"}}}]
+    await cluster.create(shell("a", "echo $KEY", container={"env": env}))
+    obj = await cluster.until("a", waiting)
+    obj = await cluster.until("a", lambda p: "Config" in waiting(p).get("reason", ""))
+    assert waiting(obj) == {
+        "reason": "CreateContainerConfigError",
+        "message": 'secret "late" not found',
+    }
+    assert (await cluster.event("a", "Failed"))["message"] == 'Error: secret "late" not found'
+    await cluster.create(secret("late", OTHER="x"))
+    await cluster.until("a", lambda p: "couldn't find key KEY" in waiting(p).get("message", ""))
+    await cluster.client.patch("secrets", "late", secret("late", KEY="here"), NAMESPACE)
+    await cluster.phase("a", "Succeeded")
+    assert await cluster.logs("a") == "here\n"
+
+
+# Volumes
+
+
+async def test_a_claims_files_outlive_the_pod(cluster: Cluster) -> None:
+    claim, status = bound_claim("home-a")
+    await cluster.create(claim)
+    source = {"persistentVolumeClaim": {"claimName": "home-a"}}
+    home = mount("/home/jovyan", source)
+    await cluster.create(shell("one", "pwd; echo hello > note; echo ~", **home))
+    # Not bound yet: it waits, without crying.
+    await cluster.until("one", lambda p: waiting(p).get("reason") == "ContainerCreating")
+    await cluster.client.patch_status("persistentvolumeclaims", "home-a", status, NAMESPACE)
+    await cluster.phase("one", "Succeeded")
+    where, tilde = (await cluster.logs("one")).split()
+    assert where == tilde
+    assert Path(where).is_relative_to(cluster.data / "kubelet" / "volumes" / NAMESPACE)
+    await cluster.delete("one")
+    await cluster.gone("one")
+    assert await cluster.output(shell("two", "cat /home/jovyan/note", **home)) == "hello\n"
+    sub = mount("/home/jovyan", source, subPath="inner")
+    assert await cluster.output(shell("three", "touch x; ls; cat ../note", **sub)) == "x\nhello\n"
+
+
+async def test_secret_config_and_downward_volumes(cluster: Cluster) -> None:
+    await cluster.create(config_map("m", a="1", b="2"))
+    volumes = [
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 0o400}},
+        {"name": "m", "configMap": {"name": "m", "items": [{"key": "b", "path": "sub/b"}]}},
+        {
+            "name": "all",
+            "projected": {
+                "sources": [
+                    {"secret": {"name": "s"}},
+                    {
+                        "downwardAPI": {
+                            "items": [
+                                {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
+                            ]
+                        }
+                    },
+                ]
+            },
+        },
+        {"name": "none", "secret": {"secretName": "missing", "optional": True}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    mounts = [
+        {"name": "s", "mountPath": "/etc/ssl/mine"},
+        {"name": "m", "mountPath": "/home/jovyan/conf"},
+        {"name": "all", "mountPath": "/all"},
+        {"name": "none", "mountPath": "/none"},
+        {"name": "tmp", "mountPath": "/scratch"},
+        {"name": "s", "mountPath": "/single", "subPath": "key"},
+    ]
+    script = (
+        "cat /etc/ssl/mine/key conf/sub/b /all/key /all/labels /single; stat -Lc %a "
+        "/etc/ssl/mine/key; ls /none; echo x > /scratch/x; cat /scratch/x; "
+        "cat $GPUCLOUD_MOUNTS/etc/ssl/mine/key"
+    )
+    a_pod = shell("a", script, volumes=volumes, container={"volumeMounts": mounts})
+    a_pod["metadata"]["labels"] = {"app": "x"}
+    await cluster.create(a_pod)
+    event = await cluster.event("a", "FailedMount")
+    assert event["message"] == 'MountVolume.SetUp failed for volume "s" : secret "s" not found'
+    await cluster.create(secret("s", key="K\n"))
+    await cluster.phase("a", "Succeeded")
+    assert await cluster.logs("a") == 'K\n2K\napp="x"K\n400\nx\nK\n'
+
+
+async def test_a_changed_secret_reaches_the_running_pod(cluster: Cluster) -> None:
+    await cluster.create(secret("s", key="old"))
+    script = "cat /s/key; while [ $(cat /s/key) = old ]; do sleep 0.05; done; cat /s/key"
+    await cluster.started(shell("a", script, **mount("/s", {"secret": {"secretName": "s"}})))
+    await cluster.client.patch("secrets", "s", secret("s", key="new"), NAMESPACE)
+    await cluster.phase("a", "Succeeded")
+    assert await cluster.logs("a") == "oldnew"
+
+
+async def test_host_paths_are_refused(cluster: Cluster) -> None:
+    await cluster.create(shell("a", "true", **mount("/x", {"hostPath": {"path": "/etc"}})))
+    assert "hostPath is refused" in (await cluster.event("a", "FailedMount"))["message"]
+    await cluster.delete("a")
+    await cluster.gone("a")
+
+
+# Addresses, devices
+
+
+async def test_two_pods_on_the_same_port(cluster: Cluster) -> None:
+    for name in ("a", "b"):
+        script = f'touch healthy; exec {sys.executable} -c "$CODE"'
+        container = {
+            "env": [POD_IP, {"name": "CODE", "value": SERVE}],
+            "ports": [{"name": "http", "containerPort": 8888}],
+            "readinessProbe": {"httpGet": {"port": "http"}, "periodSeconds": 1},
+        }
+        await cluster.create(shell(name, script, container=container))
+    addresses = {}
+    for name in ("a", "b"):
+        obj = await cluster.until(name, is_ready)
+        addresses[name] = obj["status"]["podIP"]
+        reader, writer = await asyncio.open_connection(addresses[name], 8888)
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).decode().endswith(f"\r\n{name}")
+        writer.close()
+        await writer.wait_closed()
+    assert addresses["a"] != addresses["b"]
+
+
+async def test_gpus_are_granted_to_one_pod_each(cluster: Cluster) -> None:
+    script = "echo $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES; exec sleep 60"
+    granted = []
+    for name in ("a", "b"):
+        # What the pod says itself does not count.
+        env = [{"name": "CUDA_VISIBLE_DEVICES", "value": "0,1"}]
+        await cluster.started(shell(name, script, container={**gpus(1), "env": env}))
+        granted.append((await _line(cluster, name)).split())
+    assert sorted(granted) == [["0", "0"], ["1", "1"]]
+    await cluster.create(shell("c", script, container=gpus(1)))
+    await cluster.until("c", lambda p: condition(p, "PodScheduled").get("status") == "False")
+    # Force-deleted: gone from the API at once, and its device is free when the next one starts.
+    await cluster.delete("a", grace=0)
+    await cluster.phase("c", "Running")
+    assert (await _line(cluster, "c")).split() == granted[0]
+
+
+async def _line(cluster: Cluster, name: str) -> str:
+    async with asyncio.timeout(10):
+        while not (text := await cluster.logs(name)).endswith("\n"):
+            await asyncio.sleep(0.02)
+    return text
+
+
+async def test_a_pod_that_does_not_fit_its_node_is_rejected(cluster: Cluster) -> None:
+    await cluster.create(pod("a", "true", container=gpus(3), nodeName="node-0"))
+    obj = await cluster.phase("a", "Failed")
+    assert obj["status"]["reason"] == "OutOfnvidia.com/gpu"
+    assert obj["status"]["message"] == (
+        "Pod was rejected: Node didn't have enough resource: nvidia.com/gpu, requested: 3, "
+        "used: 0, capacity: 2"
+    )
+
+
+# Starting and restarting
+
+
+async def test_unknown_images_say_what_to_do(cluster: Cluster) -> None:
+    await cluster.create(pod("a", "true", container={"image": "docker.io/acme/x:1"}))
+    await cluster.until("a", lambda p: waiting(p).get("reason") == "ErrImagePull")
+    obj = await cluster.until("a", lambda p: waiting(p).get("reason") == "ImagePullBackOff")
+    message = waiting(obj)["message"]
+    assert message.startswith('Back-off pulling image "docker.io/acme/x:1": ErrImagePull: ')
+    assert "busybox*" in message
+    assert "--image PATTERN" in message
+    assert obj["status"]["phase"] == "Pending"
+    await cluster.event("a", "BackOff")
+    with pytest.raises(ApiError, match="trying and failing to pull image"):
+        await cluster.logs("a")
+
+
+async def test_a_missing_program(cluster: Cluster) -> None:
+    obj = await cluster.run(pod("a", "no-such-program"))
+    ended = terminated(obj)
+    assert (ended["exitCode"], ended["reason"]) == (128, "StartError")
+    assert 'exec: "no-such-program": executable file not found in $PATH' in ended["message"]
+    assert obj["status"]["phase"] == "Failed"
+
+
+@pytest.mark.parametrize(("code", "phase"), [(0, "Succeeded"), (3, "Failed")])
+async def test_exit_codes(cluster: Cluster, code: int, phase: str) -> None:
+    obj = await cluster.run(shell("a", f"exit {code}"))
+    ended = terminated(obj)
+    assert obj["status"]["phase"] == phase
+    assert ended["exitCode"] == code
+    assert ended["reason"] == ("Completed" if code == 0 else "Error")
+    assert state_of(obj)["containerID"].startswith("gpucloud://")
+    assert condition(obj, "Ready")["status"] == "False"
+
+
+async def test_a_crash_loop_backs_off_and_recovers(cluster: Cluster) -> None:
+    script = "echo run >> count; echo n=$(wc -l < count); [ $(wc -l < count) -ge 3 ] || exit 4"
+    await cluster.create(shell("a", script, restartPolicy="OnFailure"))
+    obj = await cluster.until("a", lambda p: waiting(p).get("reason") == "CrashLoopBackOff")
+    status = state_of(obj)
+    assert status["lastState"]["terminated"]["exitCode"] == 4
+    assert "restarting failed container=c pod=a_default(" in status["state"]["waiting"]["message"]
+    assert obj["status"]["phase"] == "Running"
+    assert (
+        "Back-off restarting failed container c" in (await cluster.event("a", "BackOff"))["message"]
+    )
+    obj = await cluster.phase("a", "Succeeded")
+    assert state_of(obj)["restartCount"] == 2
+    assert await cluster.logs("a") == "n=3\n"
+    assert await cluster.logs("a", previous="true") == "n=2\n"
+
+
+async def test_always_restarts_a_success(cluster: Cluster) -> None:
+    await cluster.create(shell("a", "exit 0", restartPolicy="Always"))
+    obj = await cluster.until("a", lambda p: state_of(p).get("restartCount", 0) >= 2)
+    assert state_of(obj)["lastState"]["terminated"]["reason"] == "Completed"
+
+
+async def test_init_containers_run_one_after_the_other(cluster: Cluster) -> None:
+    shared = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+
+    def init(name: str, script: str) -> Obj:
+        return {"name": name, "image": "busybox", "command": ["sh", "-c", script], **shared}
+
+    a_pod = shell("a", "cat /v/log", container=shared, volumes=[{"name": "v", "emptyDir": {}}])
+    inits = [init("one", "sleep 0.2; echo one >> /v/log"), init("two", "echo two >> /v/log")]
+    a_pod["spec"]["initContainers"] = inits
+    await cluster.create(a_pod)
+    await cluster.until("a", lambda p: waiting(p).get("reason") == "PodInitializing")
+    obj = await cluster.phase("a", "Succeeded")
+    assert await cluster.logs("a", container="c") == "one\ntwo\n"
+    codes = [s["state"]["terminated"]["exitCode"] for s in obj["status"]["initContainerStatuses"]]
+    assert codes == [0, 0]
+    failing = shell("b", "echo never")
+    failing["spec"]["initContainers"] = [{**inits[0], "command": ["false"], "volumeMounts": []}]
+    obj = await cluster.run(failing)
+    assert obj["status"]["phase"] == "Failed"
+    assert state_of(obj)["state"]["waiting"]["reason"] == "PodInitializing"
+
+
+async def test_a_sidecar_ends_with_the_work(cluster: Cluster) -> None:
+    side = {"name": "side", "image": "busybox", "command": ["sleep", "60"]}
+    a_pod = shell("a", "exit 0")
+    a_pod["spec"] |= {"initContainers": [{**side, "restartPolicy": "Always"}]}
+    a_pod["spec"]["terminationGracePeriodSeconds"] = 1
+    await cluster.create(a_pod)
+    await cluster.phase("a", "Succeeded")
+
+
+async def test_termination_messages(cluster: Cluster) -> None:
+    write = shell("a", "echo -n all is well > /dev/termination-log")
+    assert terminated(await cluster.run(write))["message"] == "all is well"
+    policy = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    fall = shell("b", "echo the last words; exit 1", container=policy)
+    assert terminated(await cluster.run(fall))["message"] == "the last words\n"
+
+
+async def test_too_much_memory(cluster: Cluster) -> None:
+    code = "x = bytearray(200_000_000); import time; time.sleep(60)"
+    limits = {"resources": {"limits": {"memory": "100Mi"}}}
+    obj = await cluster.run(pod("a", sys.executable, "-c", code, container=limits))
+    assert (terminated(obj)["exitCode"], terminated(obj)["reason"]) == (137, "OOMKilled")
+
+
+async def test_the_deadline(cluster: Cluster) -> None:
+    obj = await cluster.run(pod("a", "sleep", "60", activeDeadlineSeconds=1))
+    assert obj["status"]["phase"] == "Failed"
+    assert obj["status"]["reason"] == "DeadlineExceeded"
+    assert terminated(obj)["exitCode"] == 143
+
+
+# Probes and hooks
+
+
+async def test_readiness_follows_the_probe(cluster: Cluster) -> None:
+    probe = {
+        "exec": {"command": ["test", "-e", "/v/up"]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+    }
+    container = {
+        "readinessProbe": probe,
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+    }
+    volumes = [{"name": "v", "emptyDir": {}}]
+    await cluster.started(pod("a", "sleep", "60", container=container, volumes=volumes))
+    event = await cluster.event("a", "Unhealthy")
+    assert event["message"].startswith("Readiness probe failed:")
+    obj = await cluster.until("a", lambda p: state_of(p).get("started"))
+    assert not state_of(obj)["ready"]
+    assert condition(obj, "Ready")["reason"] == "ContainersNotReady"
+    up = cluster.data / "kubelet/pods" / obj["metadata"]["uid"] / "volumes/v/up"
+    up.touch()
+    await cluster.until("a", is_ready)
+    up.unlink()
+    await cluster.until("a", lambda p: not is_ready(p))
+
+
+async def test_a_failed_liveness_probe_restarts(cluster: Cluster) -> None:
+    probe = {"tcpSocket": {"port": 1}, "periodSeconds": 1, "failureThreshold": 1}
+    a_pod = shell("a", "trap '' TERM; sleep 60", container={"livenessProbe": probe})
+    a_pod["spec"] |= {"restartPolicy": "Always", "terminationGracePeriodSeconds": 0}
+    await cluster.create(a_pod)
+    obj = await cluster.until("a", lambda p: state_of(p).get("restartCount", 0) >= 1)
+    assert state_of(obj)["lastState"]["terminated"]["exitCode"] == 137
+    events = (await cluster.informer("events")).store.values()
+    messages = {e["message"] for e in events if e["involvedObject"]["name"] == "a"}
+    assert "Container c failed liveness probe, will be restarted" in messages
+    assert any("connect: connection refused" in m for m in messages)
+
+
+async def test_a_startup_probe_holds_the_others_back(cluster: Cluster) -> None:
+    container = {
+        "startupProbe": {"exec": {"command": ["test", "-e", "up"]}, "periodSeconds": 1},
+        "livenessProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1},
+    }
+    await cluster.create(shell("a", "sleep 0.3; touch up; exec sleep 60", container=container))
+    obj = await cluster.phase("a", "Running")
+    assert (state_of(obj)["started"], state_of(obj)["ready"]) == (False, False)
+    obj = await cluster.until("a", is_ready)
+    assert state_of(obj)["started"]
+
+
+# Ending
+
+
+async def test_delete_gives_the_grace_period_and_no_more(cluster: Cluster) -> None:
+    script = "trap 'echo saving > /v/saved; exit 0' TERM; while :; do sleep 0.02; done"
+    claim, status = bound_claim("v")
+    await cluster.create(claim)
+    await cluster.client.patch_status("persistentvolumeclaims", "v", status, NAMESPACE)
+    volume = mount("/v", {"persistentVolumeClaim": {"claimName": "v"}})
+    await cluster.started(shell("polite", script, **volume))
+    await cluster.started(shell("stubborn", "trap '' TERM; echo up; while :; do sleep 0.02; done"))
+    await _line(cluster, "stubborn")
+    await cluster.delete("polite")
+    await cluster.gone("polite", timeout=5)
+    assert await cluster.output(shell("after", "cat /v/saved", **volume)) == "saving\n"
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await cluster.delete("stubborn", grace=1)
+    obj = await cluster.until("stubborn", lambda p: p["metadata"].get("deletionTimestamp"))
+    assert obj["status"]["phase"] == "Running"
+    await cluster.gone("stubborn", timeout=5)
+    assert 1 <= loop.time() - begun < 1.8
+    message = (await cluster.event("stubborn", "Killing"))["message"]
+    assert message == "Stopping container c"
+
+
+async def test_the_last_status_tells_how_it_ended(cluster: Cluster) -> None:
+    body = shell("a", "trap 'exit 9' TERM; echo up; while :; do sleep 0.02; done")
+    body["metadata"]["finalizers"] = ["example.org/keep"]
+    await cluster.started(body)
+    await _line(cluster, "a")
+    await cluster.delete("a")
+    obj = await cluster.phase("a", "Failed")
+    assert terminated(obj)["exitCode"] == 9
+    patch = {"metadata": {"finalizers": None}}
+    # The kubelet's own delete may still be on its way; the name goes once both have happened.
+    await cluster.client.patch("pods", "a", patch, NAMESPACE)
+    await cluster.gone("a")
+
+
+async def test_a_shorter_grace_period_overrules(cluster: Cluster) -> None:
+    await cluster.started(shell("a", "trap '' TERM; echo up; while :; do sleep 0.02; done"))
+    await _line(cluster, "a")
+    await cluster.delete("a", grace=60)
+    await cluster.event("a", "Killing")
+    await cluster.delete("a", grace=1)
+    await cluster.gone("a", timeout=5)
+
+
+async def test_a_pre_stop_hook_runs_first(cluster: Cluster) -> None:
+    hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /v/order"]}}}
+    container = {"lifecycle": hook, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    claim, status = bound_claim("v")
+    await cluster.create(claim)
+    await cluster.client.patch_status("persistentvolumeclaims", "v", status, NAMESPACE)
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "v"}}]
+    script = "trap 'echo term >> /v/order; exit' TERM; echo up; while :; do sleep 0.02; done"
+    await cluster.started(shell("a", script, container=container, volumes=volumes))
+    await _line(cluster, "a")
+    await cluster.delete("a")
+    await cluster.gone("a")
+    reader = {"volumeMounts": container["volumeMounts"]}
+    after = shell("b", "cat /v/order", container=reader, volumes=volumes)
+    assert await cluster.output(after) == "hook\nterm\n"
+
+
+async def test_nothing_stays_of_a_deleted_pod(cluster: Cluster) -> None:
+    body = shell("a", "(setsid sleep 61 &); sleep 61 & exec sleep 61")
+    obj = await cluster.started(body)
+    uid = obj["metadata"]["uid"]
+    async with asyncio.timeout(5):
+        while len(processes_with(uid)) < 4:  # three sleeps and the shim
+            await asyncio.sleep(0.02)
+    await cluster.delete("a", grace=0)
+    await cluster.gone("a")
+    async with asyncio.timeout(5):
+        while processes_with(uid) or (cluster.data / "kubelet/pods" / uid).exists():
+            await asyncio.sleep(0.02)
+
+
+async def test_logs_are_followed_through_the_api(cluster: Cluster) -> None:
+    script = "echo one; while [ ! -e go ]; do sleep 0.02; done; echo two; exit 0"
+    obj = await cluster.started(shell("a", script))
+    home = cluster.data / "kubelet/pods" / obj["metadata"]["uid"] / "home/c"
+    text = b""
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/a/log"
+    async with asyncio.timeout(10):
+        async with cluster.client.open("GET", path, params={"follow": "true"}) as response:
+            async for chunk in response.content.iter_any():
+                text += chunk
+                if text == b"one\n":
+                    (home / "go").touch()
+    assert text == b"one\ntwo\n"
+    assert await cluster.logs("a", tailLines="1") == "two\n"
+    with pytest.raises(ApiError, match="not valid for pod"):
+        await cluster.logs("a", container="zzz")
+
+
+# Nodes
+
+
+async def test_the_node_object(apiserver: APIServer, tmp_path: Path) -> None:
+    async with everything(apiserver, tmp_path, node_configs(2)) as cluster:
+        obj = await cluster.until(
+            "node-1",
+            lambda n: n["status"]["conditions"][-1]["status"] == "True",
+            resource="nodes",
+        )
+        assert obj["status"]["allocatable"]["nvidia.com/gpu"] == "2"
+        labels = obj["metadata"]["labels"]
+        assert labels["nvidia.com/gpu.product"] == "NVIDIA-FAKE-GPU"
+        assert labels["nvidia.com/gpu.count"] == "2"
+        assert labels["kubernetes.io/hostname"] == "node-1"
+        assert obj["status"]["addresses"][0] == {"type": "InternalIP", "address": "127.101.0.1"}
+        assert obj["spec"]["podCIDR"] == "127.101.0.0/16"
+        # An administrator's label and cordon survive a restart of the kubelet.
+        patch = {"metadata": {"labels": {"mine": "1"}}, "spec": {"unschedulable": True}}
+        await cluster.client.patch("nodes", "node-1", patch)
+        lease = await cluster.informer("leases")
+        async with asyncio.timeout(5):
+            while "kube-node-lease/node-1" not in lease.store:
+                await asyncio.sleep(0.01)
+    async with everything(apiserver, tmp_path, node_configs(2)) as cluster:
+        obj = await cluster.client.get("nodes", "node-1")
+        assert obj["metadata"]["labels"]["mine"] == "1"
+        assert obj["spec"]["unschedulable"]
+
+
+async def test_the_data_of_another_cluster_is_refused(apiserver: APIServer, tmp_path: Path) -> None:
+    async with everything(apiserver, tmp_path):
+        pass
+    async with APIServer(tmp_path / "other") as other:
+        with pytest.raises(RuntimeError, match="belongs to another cluster"):
+            async with everything(other, tmp_path):
+                pass
+
+
+async def test_a_shutdown_is_like_a_reboot(apiserver: APIServer, tmp_path: Path) -> None:
+    long = "trap 'exit 0' TERM; echo up; while :; do sleep 0.02; done"
+    async with everything(apiserver, tmp_path) as cluster:
+        for name, policy in (("never", "Never"), ("failure", "OnFailure")):
+            await cluster.started(shell(name, long, restartPolicy=policy, container=gpus(1)))
+            await _line(cluster, name)
+        before = await cluster.client.get("pods", "failure", NAMESPACE)
+    assert processes_with(str(tmp_path)) == []
+    async with everything(apiserver, tmp_path) as cluster:
+        assert (await cluster.phase("never", "Failed"))["status"]["phase"] == "Failed"
+        after = await cluster.until("failure", lambda p: state_of(p).get("restartCount") == 1)
+        after = await cluster.until("failure", is_ready)
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        last = state_of(after)["lastState"]["terminated"]
+        assert (last["reason"], last["exitCode"]) == ("Unknown", 255)
+        assert after["status"]["podIP"] == before["status"]["podIP"]
+
+
+async def test_pods_deleted_while_the_kubelet_was_away(
+    apiserver: APIServer, tmp_path: Path
+) -> None:
+    async with everything(apiserver, tmp_path) as cluster:
+        obj = await cluster.started(pod("a", "sleep", "60", restartPolicy="Always"))
+        client, uid = cluster.client, obj["metadata"]["uid"]
+        async with nodes(cluster, [node_configs(2)[1]], port=0):
+            pass  # a second node's kubelet leaves the first one's pods alone
+        assert psutil.pid_exists(processes_with(uid)[0].pid)
+        await client.get("pods", "a", NAMESPACE)
+    directory = tmp_path / "kubelet/pods" / uid
+    assert directory.exists()
+    async with everything(apiserver, tmp_path, [node_configs(2)[1]]) as cluster:
+        await cluster.delete("a", grace=0)
+        await cluster.gone("a")
+    async with everything(apiserver, tmp_path):
+        assert not directory.exists()
