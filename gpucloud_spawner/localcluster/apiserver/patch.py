@@ -129,9 +129,7 @@ def _merge_list(
     return out
 
 
-def _ordered(
-    merged: list[Any], server: list[Any], client: list[Any], merge_key: str
-) -> list[Any]:
+def _ordered(merged: list[Any], server: list[Any], client: list[Any], merge_key: str) -> list[Any]:
     """Kubernetes' order of a merged list: the client's items in the client's order, the others in
     the server's, and a client's item before another one unless the server had them the other way
     round."""

@@ -48,10 +48,7 @@ ALWAYS: dict[str, dict[str, Any]] = {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
         "nodeInfo": {
             name: ""
-            for name in (
-                "machineID systemUUID bootID kernelVersion osImage containerRuntimeVersion "
-                "kubeletVersion kubeProxyVersion operatingSystem architecture"
-            ).split()
+            for name in ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"]
         },
     },
     "Event": {

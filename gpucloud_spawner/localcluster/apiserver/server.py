@@ -22,10 +22,14 @@ from .operations import Operations
 from .persistence import Database
 from .pki import Certificates
 from .podlogs import PodLogs
+from .resources import served
 from .store import Store
 
 log = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 5.0
+EVENT_SECONDS = 3600.0  # Kubernetes keeps events for an hour
+EXPIRE_EVERY = 60.0
+_EXPIRE_AT_ONCE = 100  # so that no sweep holds the loop for long
 _OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
@@ -41,7 +45,7 @@ class APIServer:
         self.ca = self.data_dir / "ca.crt"
         self.token = ""
         self._runner: web.AppRunner | None = None
-        self._checkpoints: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def url(self) -> str:
@@ -69,7 +73,10 @@ class APIServer:
         self._api = API(operations, self._logs)
         await self._listen(certificates)
         write_kubeconfig(self.kubeconfig, self.url, certificates.ca, self.token)
-        self._checkpoints = asyncio.create_task(self._checkpoint_for_ever())
+        self._tasks = [
+            asyncio.create_task(self._checkpoint_for_ever()),
+            asyncio.create_task(self._expire_events_for_ever()),
+        ]
         log.info("the API server is ready at %s", self.url)
 
     def _kept(self, name: str) -> str:
@@ -96,10 +103,10 @@ class APIServer:
         self._database.set("port", str(self.port))
 
     async def stop(self) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.cancel()
-            await asyncio.gather(self._checkpoints, return_exceptions=True)
-            self._checkpoints = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
         if self._runner is not None:
             self._api.end_watches()
             await self._runner.cleanup()
@@ -116,6 +123,13 @@ class APIServer:
             if version != checkpointed:
                 await asyncio.to_thread(self._database.checkpoint)
                 checkpointed = version
+
+    async def _expire_events_for_ever(self) -> None:
+        events = served("events")
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY)
+            while self._store.expire(events, EVENT_SECONDS, _EXPIRE_AT_ONCE):
+                await asyncio.sleep(0)
 
     # -- requests
 

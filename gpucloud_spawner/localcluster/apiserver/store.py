@@ -7,6 +7,7 @@ shared dict. The store knows no kind: rules, defaults and HTTP belong to the mod
 from __future__ import annotations
 
 import bisect
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ HISTORY = 4096  # events per resource that a watch can still be given after the 
 class Record:
     """One version of one object; immutable."""
 
-    __slots__ = ("body", "fields", "key", "labels", "version")
+    __slots__ = ("body", "fields", "key", "labels", "version", "written")
 
     def __init__(
         self, resource: Resource, key: Key, version: int, obj: Object, body: bytes
@@ -36,6 +37,7 @@ class Record:
         self.key = key
         self.version = version
         self.body = body
+        self.written = time.monotonic()
         self.labels: Labels = obj["metadata"].get("labels") or {}
         self.fields = tuple(_text_at(obj, path) for path in resource.field_paths)
 
@@ -162,6 +164,15 @@ class Store:
         table.drop(old.key)
         table.publish(Event("DELETED", record, old))
         return record
+
+    def expire(self, resource: Resource, seconds: float, limit: int) -> int:
+        """Forget up to `limit` objects that nobody has written for so long; returns how many."""
+        before = time.monotonic() - seconds
+        table = self.table(resource)
+        old = [record for record in table.records.values() if record.written < before][:limit]
+        for record in old:
+            self.remove(resource, record, record.load())
+        return len(old)
 
     def _write(self, resource: Resource, key: Key, obj: Object, old: Record | None) -> Record:
         if old is not None:

@@ -173,7 +173,9 @@ class Replay:
     async def before_namespace_create(self) -> None:
         recorded = next(e for e in EXCHANGES if e["id"] == "node-list")["response"]["body"]
         for i in range(2):
-            node = json.loads(json.dumps(recorded["items"][0]).replace("gpu-node-0", f"gpu-node-{i}"))
+            node = json.loads(
+                json.dumps(recorded["items"][0]).replace("gpu-node-0", f"gpu-node-{i}")
+            )
             node["metadata"] = {k: node["metadata"][k] for k in ("name", "labels")}
             del node["status"]["daemonEndpoints"], node["status"]["nodeInfo"]
             ready = node["status"]["conditions"][0]
