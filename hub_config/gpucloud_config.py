@@ -14,7 +14,7 @@ c = get_config()
 # GPUCLOUD_NOTEBOOK_IMAGE overrides the image without an edit.
 notebook = Image(
     image=os.environ.get("GPUCLOUD_NOTEBOOK_IMAGE") or "gpucloud/notebook:0.1",
-    display_name="Notebook (Python, JupyterLab)",
+    display_name="Notebook",
 )
 
 # --- Profiles ---------------------------------------------------------------------------------

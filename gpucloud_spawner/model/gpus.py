@@ -142,6 +142,14 @@ def judge(inventory: Inventory, request: Request, uid: str | None = None) -> Fit
     return Fit("full", _words_for_full(request.count, used, total, position))
 
 
+def words_for_free(inventory: Inventory, selector: Mapping[str, str]) -> str:
+    """How many GPUs of the nodes that ``selector`` allows are free now."""
+    nodes = [n for n in inventory.nodes if n.matches(selector) and n.schedulable]
+    total = sum(n.capacity for n in nodes)
+    free = total - sum(n.used for n in nodes)
+    return f"{free} of {_gpus(total)} free now." if total else "No such GPU in this cluster now."
+
+
 def _position(inventory: Inventory, request: Request, uid: str | None) -> int:
     rivals = [w for w in inventory.waiting if _compete(w.request, request)]
     for index, waiting in enumerate(rivals):

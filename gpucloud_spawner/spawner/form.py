@@ -15,58 +15,59 @@ from ..model.profiles import Profile, allowed_profiles
 FORM_PREFIX = "profile-option-"  # KubeSpawner's field names: profile-option-<slug>--<option>
 
 
-def render_profile_list(profiles: list[Profile], groups: Iterable[str]) -> list[dict[str, Any]]:
+def render_profile_list(
+    profiles: list[Profile], groups: Iterable[str], free: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
     """KubeSpawner's `profile_list` of what a member of ``groups`` may use; the first is default.
 
-    Every profile also unsets the GPU resources and node selectors of all others, so that nothing
-    of one spawn can leak into the next (jupyterhub/kubespawner#691).
+    ``free`` has words on the GPUs that are free now, by profile slug. Every profile also unsets the
+    GPU resources and node selectors of all others, so that nothing of one spawn can leak into the
+    next (jupyterhub/kubespawner#691).
     """
     teams = sorted(groups)
     unset_resources = {p.gpu_resource: None for p in profiles}
     unset_selector = {key: None for p in profiles for key in p.node_selector}
-    return [
-        _render(profile, teams, unset_resources, unset_selector, is_default=index == 0)
-        for index, profile in enumerate(allowed_profiles(profiles, set(teams)))
-    ]
-
-
-def _render(
-    profile: Profile,
-    teams: list[str],
-    unset_resources: Mapping[str, None],
-    unset_selector: Mapping[str, None],
-    *,
-    is_default: bool,
-) -> dict[str, Any]:
-    override = {
-        "cpu_guarantee": profile.cpu_guarantee,
-        "cpu_limit": profile.cpu_limit,
-        "mem_guarantee": profile.mem_guarantee,
-        "mem_limit": profile.mem_limit,
-        "node_selector": {**unset_selector, **profile.node_selector},
-        **profile.kubespawner_override,
-    }
-    return {
-        "slug": profile.slug,
-        # KubeSpawner's template does not escape: its texts may be HTML, ours are plain
-        "display_name": escape(profile.display_name),
-        "description": escape(_description(profile)),
-        "default": is_default,
-        "kubespawner_override": override,
-        "profile_options": {
+    rendered: list[dict[str, Any]] = []
+    for profile in allowed_profiles(profiles, set(teams)):
+        options = {
             "gpus": _gpu_option(profile, unset_resources),
             "image": _image_option(profile),
             "storage": _storage_option(profile),
-            **({"team": _team_option(teams)} if len(teams) > 1 else {}),
-        },
-    }
+            "team": _team_option(teams),
+        }
+        # what leaves no choice is set, not asked
+        settled = [o for o in options.values() if len(o["choices"]) == 1]
+        override: dict[str, Any] = {}
+        for option in settled:
+            for choice in option["choices"].values():
+                override.update(choice["kubespawner_override"])
+        override.update(
+            cpu_guarantee=profile.cpu_guarantee,
+            cpu_limit=profile.cpu_limit,
+            mem_guarantee=profile.mem_guarantee,
+            mem_limit=profile.mem_limit,
+            node_selector={**unset_selector, **profile.node_selector},
+        )
+        override.update(profile.kubespawner_override)
+        rendered.append(
+            {
+                "slug": profile.slug,
+                # KubeSpawner's template does not escape: its texts may be HTML, ours are plain
+                "display_name": escape(profile.display_name),
+                "description": escape(_description(profile, (free or {}).get(profile.slug, ""))),
+                "default": not rendered,
+                "kubespawner_override": override,
+                "profile_options": {k: o for k, o in options.items() if len(o["choices"]) > 1},
+            }
+        )
+    return rendered
 
 
-def _description(profile: Profile) -> str:
+def _description(profile: Profile, free: str) -> str:
+    price = ""
     if profile.price_per_gpu_hour and max(profile.gpus):
         price = f"{profile.price_per_gpu_hour:.2f} per GPU-hour."
-        return f"{profile.description} {price}".strip()
-    return profile.description
+    return " ".join(part for part in (profile.description, price, free) if part)
 
 
 def _gpu_option(profile: Profile, unset: Mapping[str, None]) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _gpu_option(profile: Profile, unset: Mapping[str, None]) -> dict[str, Any]:
         "display_name": "GPUs",
         "choices": {
             str(count): {
-                "display_name": "no GPU" if count == 0 else str(count),
+                "display_name": "none" if count == 0 else str(count),
                 "default": count == profile.gpus_by_default,
                 "kubespawner_override": {"extra_resource_limits": limits(count)},
             }
@@ -103,7 +104,7 @@ def _image_option(profile: Profile) -> dict[str, Any]:
 
 def _storage_option(profile: Profile) -> dict[str, Any]:
     return {
-        "display_name": "Home volume",
+        "display_name": "Volume",
         "choices": {
             size: {
                 "display_name": size,

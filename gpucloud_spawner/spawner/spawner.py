@@ -1,7 +1,7 @@
-"""The spawner class: what an admin configures and how a user's choice becomes KubeSpawner settings.
+"""The spawner class: how a user's choice becomes KubeSpawner settings, and the life of a server.
 
-The course of a start is in `launch`, its words in `words`, the form in `form`; KubeSpawner makes
-the objects.
+What an admin configures is in `settings`, the course of a start in `launch`, its words in `words`,
+the form in `form`; KubeSpawner makes the objects.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import Any
 import aiohttp
 from jupyterhub.utils import exponential_backoff
 from kubernetes_asyncio.client import V1DeleteOptions
-from kubespawner import KubeSpawner
 from kubespawner.slugs import is_valid_label, safe_slug
-from traitlets import Bool, Integer, List, TraitError, Unicode, default, validate
+from traitlets import default
 
 from ..kube.inventory import InventoryReader
 from ..model import labels
-from ..model.gpus import Fit, Request, judge
+from ..model.gpus import Fit, Inventory, Request, judge, words_for_free
 from ..model.options import Choice, OptionError, resolve_options
-from ..model.profiles import parse_profiles
+from ..model.profiles import allowed_profiles
 from ..storage.volumes import VolumeError, fit_volume
 from . import words
 from .errors import StartRefused
@@ -29,87 +28,15 @@ from .form import options_from_fields, render_profile_list
 from .launch import Launch
 from .orphans import OrphanSweeper
 from .reflectors import STEADY
+from .settings import SpawnerSettings
 
 
-class GPUCloudSpawner(KubeSpawner):
+class GPUCloudSpawner(SpawnerSettings):
     """KubeSpawner with GPU profiles that hold, words while one waits, and starts that end honestly.
 
     One application = one named server = one pod + one volume. Without `profiles` it behaves as
     KubeSpawner does.
     """
-
-    profiles: Any = List(
-        help="""
-        The GPU profiles on offer: `gpucloud_spawner.Profile` objects, or dicts of their fields.
-
-        Enforced at every start, whichever way the options came. Empty: KubeSpawner's own
-        `profile_list` rules alone. Example::
-
-            c.GPUCloudSpawner.profiles = [
-                {
-                    "slug": "tensorflow",
-                    "display_name": "TensorFlow",
-                    "images": {"tf": {"image": "gpucloud/notebook:0.1"}},
-                    "gpus": [0, 1, 2],
-                }
-            ]
-        """,
-    ).tag(config=True)
-
-    queue_timeout = Integer(
-        3600,
-        help="""
-        Seconds that a start may wait for a machine with free GPUs before it is given up.
-
-        0: for ever (then set `start_timeout`, too). The owner can cancel at any time. Example: 600.
-        """,
-    ).tag(config=True)
-
-    launch_timeout = Integer(
-        300,
-        help="""
-        Seconds from getting a machine to the first answer of JupyterLab.
-
-        Pulling a large image for the first time counts. Example: 900.
-        """,
-    ).tag(config=True)
-
-    wait_for_port = Bool(
-        True,
-        help="""
-        Whether a start also waits until the server's port accepts connections.
-
-        It tells a server that crashes during its start at once. False where the hub cannot connect
-        to pods directly.
-        """,
-    ).tag(config=True)
-
-    cluster_scales_up = Bool(
-        False,
-        help="""
-        Whether an autoscaler adds GPU machines on demand.
-
-        True: a request that no present machine can hold waits for one, instead of being refused.
-        """,
-    ).tag(config=True)
-
-    hub_name = Unicode(
-        "hub",
-        help="""
-        Name of this hub in the label gpucloud.io/hub of its pods, where hubs share a namespace.
-
-        Pods with this name that no server of this hub stands for are deleted as orphans.
-        """,
-    ).tag(config=True)
-
-    create_namespace = Bool(
-        False,
-        help="""
-        Whether to create `namespace` when it does not exist; needs the right to create namespaces.
-
-        False: an administrator has made it.
-        """,
-    ).tag(config=True)
 
     _inventory: InventoryReader | None = None
     _sweeper: OrphanSweeper | None = None
@@ -119,46 +46,12 @@ class GPUCloudSpawner(KubeSpawner):
     _pod_requested = False
     _accepted_options: dict[str, Any] | None = None
 
-    @validate("profiles")
-    def _profiles_are_sound(self, proposal: Any) -> list[Any]:
-        try:
-            return parse_profiles(proposal.value)
-        except ValueError as error:
-            raise TraitError(f"c.GPUCloudSpawner.profiles: {error}") from error
-
-    @default("start_timeout")
-    def _start_timeout_covers_both(self) -> int:
-        # the hub's own limit must not strike first: it counts as a failure of the hub.
-        # Half a minute for the API calls before the pod exists.
-        return (self.queue_timeout or 7 * 86400) + self.launch_timeout + 30
-
-    @default("ip")
-    def _bind_to_the_pods_own_address(self) -> str:
-        # 0.0.0.0 on a machine whose pods share one network would answer for other users' pods
-        return "$(POD_IP)"
-
-    @default("automount_service_account_token")
-    def _no_service_account_token(self) -> bool:
-        return False
-
-    @default("delete_grace_period")
-    def _time_to_save(self) -> int:
-        return 30
-
-    @default("extra_pod_config")
-    def _pod_grace_period(self) -> dict[str, Any]:
-        return {"terminationGracePeriodSeconds": self.delete_grace_period}
-
     @default("profile_list")
     def _profiles_of_the_user(self) -> Any:
         if not self.profiles:
             return []
-        return lambda spawner: render_profile_list(spawner.profiles, spawner.user_groups)
-
-    @default("apply_user_options")
-    def _applied_in_load_user_options(self) -> Any:
-        # set, because the hub warns of "unhandled" options otherwise
-        return lambda spawner, options: None
+        # called with the spawner at hand: this default may be another one's
+        return GPUCloudSpawner._render_profiles
 
     @property
     def user_groups(self) -> set[str]:
@@ -207,6 +100,21 @@ class GPUCloudSpawner(KubeSpawner):
         if self._accepted_options is not None:
             self.orm_spawner.user_options = self._accepted_options
 
+    async def _render_profiles(self) -> list[dict[str, Any]]:
+        free = {}
+        for profile in allowed_profiles(self.profiles, self.user_groups):
+            inventory = await self._inventory_of(profile.gpu_resource) if profile.gpus[-1] else None
+            if inventory:
+                free[profile.slug] = words_for_free(inventory, profile.node_selector)
+        return render_profile_list(self.profiles, self.user_groups, free)
+
+    async def _inventory_of(self, resource: str) -> Inventory | None:
+        if self._inventory is None:
+            # one for all spawners of the hub, as KubeSpawner's reflectors
+            type(self)._inventory = InventoryReader(self.api)
+        assert self._inventory is not None
+        return await self._inventory.read(resource)
+
     async def _refuse_impossible(self) -> None:
         fit = await self._judge_fit()
         if fit and fit.kind == "impossible" and not self.cluster_scales_up:
@@ -216,11 +124,7 @@ class GPUCloudSpawner(KubeSpawner):
         """How our GPU request stands; None where it is for no GPU or nobody can tell."""
         if not self.choice or not self.choice.gpus:
             return None
-        if self._inventory is None:
-            # one for all spawners of the hub, as KubeSpawner's reflectors
-            type(self)._inventory = InventoryReader(self.api)
-        assert self._inventory is not None
-        inventory = await self._inventory.read(self.choice.gpu_resource)
+        inventory = await self._inventory_of(self.choice.gpu_resource)
         if inventory is None:
             return None
         request = Request(self.choice.gpu_resource, self.choice.gpus, dict(self.node_selector))

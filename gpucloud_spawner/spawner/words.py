@@ -30,9 +30,8 @@ class Step:
         """The shape of JupyterHub's progress API."""
         event: dict[str, Any] = {"progress": self.percent, "message": self.message}
         if self.detail:
-            event["html_message"] = (
-                f"{escape(self.message)}<br><small class='text-muted'>{escape(self.detail)}</small>"
-            )
+            small = f"<small class='text-muted fs-6'>{escape(self.detail)}</small>"
+            event["html_message"] = f"{escape(self.message)}<br>{small}"
         return event
 
 

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpucloud_spawner.model.gpus import Request, judge, pod_gpus, take_inventory
+from gpucloud_spawner.model.gpus import (
+    Request,
+    judge,
+    pod_gpus,
+    take_inventory,
+    words_for_free,
+)
 
 GPU = "nvidia.com/gpu"
 PRODUCT = "nvidia.com/gpu.product"
@@ -100,6 +106,15 @@ def test_requests_for_other_products_are_not_ahead_in_the_queue() -> None:
     ]
     fit = judge(take_inventory(GPU, nodes, pods), Request(GPU, 1, {PRODUCT: "A100"}), uid="3")
     assert "1 of 1 is in use; your request is number 1" in fit.message
+
+
+def test_what_is_free_is_told_for_the_product_that_a_profile_names() -> None:
+    inventory = take_inventory(
+        GPU, [node("n0", 4, "A100"), node("n1", 2, "H100")], [pod("1", 3, "n0")]
+    )
+    assert words_for_free(inventory, {PRODUCT: "A100"}) == "1 of 4 GPUs free now."
+    assert words_for_free(inventory, {}) == "3 of 6 GPUs free now."
+    assert words_for_free(inventory, {PRODUCT: "none"}) == "No such GPU in this cluster now."
 
 
 @pytest.mark.parametrize(

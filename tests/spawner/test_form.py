@@ -17,10 +17,8 @@ CPU = profile(slug="cpu", display_name="<b>CPU</b>")
 
 def test_every_profile_unsets_the_gpus_and_selectors_of_the_others() -> None:
     _, _, cpu = render_profile_list([GPU, MIG, CPU], [])
-    none = cpu["profile_options"]["gpus"]["choices"]["0"]["kubespawner_override"]
-    assert none == {
-        "extra_resource_limits": {"nvidia.com/gpu": None, "nvidia.com/mig-1g.5gb": None}
-    }
+    none = {"nvidia.com/gpu": None, "nvidia.com/mig-1g.5gb": None}
+    assert cpu["kubespawner_override"]["extra_resource_limits"] == none
     assert cpu["kubespawner_override"]["node_selector"] == {"product": None}
 
 
@@ -31,6 +29,18 @@ def test_the_chosen_number_of_gpus_becomes_a_limit() -> None:
     assert [c["default"] for c in choices.values()] == [False, True, False]
     limits = choices["2"]["kubespawner_override"]["extra_resource_limits"]
     assert limits == {"nvidia.com/gpu": "2"}
+
+
+def test_what_leaves_no_choice_is_set_and_not_asked() -> None:
+    cpu = render_profile_list([CPU], [])[0]
+    assert cpu["profile_options"] == {}
+    assert cpu["kubespawner_override"]["image"] == "img:1"
+    assert cpu["kubespawner_override"]["storage_capacity"] == "10Gi"
+
+
+def test_what_is_free_now_is_told_with_the_profile() -> None:
+    gpu = render_profile_list([GPU], [], {"gpu": "3 of 4 GPUs free now."})[0]
+    assert gpu["description"] == "3 of 4 GPUs free now."
 
 
 def test_what_an_admin_wrote_is_text_not_markup() -> None:

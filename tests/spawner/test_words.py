@@ -28,7 +28,7 @@ def test_scheduler_text_is_only_small_print_below_words() -> None:
     step = describe(pod(reason=raw), [], "Waiting for a free GPU: 4 of 4 are in use")
     assert step.message == "Waiting for a free GPU: 4 of 4 are in use"
     assert raw not in step.as_event()["message"]
-    assert f"<small class='text-muted'>{raw}</small>" in step.as_event()["html_message"]
+    assert f"<small class='text-muted fs-6'>{raw}</small>" in step.as_event()["html_message"]
 
 
 def test_what_kubernetes_says_is_escaped() -> None:

@@ -1,0 +1,122 @@
+"""What an admin configures of the spawner, and where its defaults differ from KubeSpawner's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubespawner import KubeSpawner
+from traitlets import Bool, Integer, List, TraitError, Unicode, default, validate
+
+from ..model.profiles import parse_profiles
+
+
+class SpawnerSettings(KubeSpawner):
+    """The traits of `GPUCloudSpawner`; behaviour does not belong here."""
+
+    profiles: Any = List(
+        help="""
+        The GPU profiles on offer: `gpucloud_spawner.Profile` objects, or dicts of their fields.
+
+        Enforced at every start, whichever way the options came. Empty: KubeSpawner's own
+        `profile_list` rules alone. Example::
+
+            c.GPUCloudSpawner.profiles = [
+                {
+                    "slug": "tensorflow",
+                    "display_name": "TensorFlow",
+                    "images": {"tf": {"image": "gpucloud/notebook:0.1"}},
+                    "gpus": [0, 1, 2],
+                }
+            ]
+        """,
+    ).tag(config=True)
+
+    queue_timeout = Integer(
+        3600,
+        help="""
+        Seconds that a start may wait for a machine with free GPUs before it is given up.
+
+        0: for ever (then set `start_timeout`, too). The owner can cancel at any time. Example: 600.
+        """,
+    ).tag(config=True)
+
+    launch_timeout = Integer(
+        300,
+        help="""
+        Seconds from getting a machine to the first answer of JupyterLab.
+
+        Pulling a large image for the first time counts. Example: 900.
+        """,
+    ).tag(config=True)
+
+    wait_for_port = Bool(
+        True,
+        help="""
+        Whether a start also waits until the server's port accepts connections.
+
+        It tells a server that crashes during its start at once. False where the hub cannot connect
+        to pods directly.
+        """,
+    ).tag(config=True)
+
+    cluster_scales_up = Bool(
+        False,
+        help="""
+        Whether an autoscaler adds GPU machines on demand.
+
+        True: a request that no present machine can hold waits for one, instead of being refused.
+        """,
+    ).tag(config=True)
+
+    hub_name = Unicode(
+        "hub",
+        help="""
+        Name of this hub in the label gpucloud.io/hub of its pods, where hubs share a namespace.
+
+        Pods with this name that no server of this hub stands for are deleted as orphans.
+        """,
+    ).tag(config=True)
+
+    create_namespace = Bool(
+        False,
+        help="""
+        Whether to create `namespace` when it does not exist; needs the right to create namespaces.
+
+        False: an administrator has made it.
+        """,
+    ).tag(config=True)
+
+    @validate("profiles")
+    def _profiles_are_sound(self, proposal: Any) -> list[Any]:
+        try:
+            return parse_profiles(proposal.value)
+        except ValueError as error:
+            raise TraitError(f"c.GPUCloudSpawner.profiles: {error}") from error
+
+    @default("start_timeout")
+    def _start_timeout_covers_both(self) -> int:
+        # the hub's own limit must not strike first: it counts as a failure of the hub.
+        # Half a minute for the API calls before the pod exists.
+        return (self.queue_timeout or 7 * 86400) + self.launch_timeout + 30
+
+    @default("ip")
+    def _bind_to_the_pods_own_address(self) -> str:
+        # 0.0.0.0 on a machine whose pods share one network would answer for other users' pods
+        return "$(POD_IP)"
+
+    @default("automount_service_account_token")
+    def _no_service_account_token(self) -> bool:
+        return False
+
+    @default("delete_grace_period")
+    def _time_to_save(self) -> int:
+        return 30
+
+    @default("extra_pod_config")
+    def _pod_grace_period(self) -> dict[str, Any]:
+        return {"terminationGracePeriodSeconds": self.delete_grace_period}
+
+    @default("apply_user_options")
+    def _applied_in_load_user_options(self) -> Any:
+        # set, because the hub warns of "unhandled" options otherwise
+        return lambda spawner, options: None
