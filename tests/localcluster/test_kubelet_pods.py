@@ -14,6 +14,7 @@ import pytest
 
 from gpucloud_spawner.localcluster.apiserver import APIServer
 from gpucloud_spawner.localcluster.client import ApiError
+from gpucloud_spawner.localcluster.controllers import Controllers
 
 from .support import (
     NAMESPACE,
@@ -165,6 +166,21 @@ async def test_a_claims_files_outlive_the_pod(cluster: Cluster) -> None:
     assert await cluster.output(shell("two", "cat /home/jovyan/note", **home)) == "hello\n"
     sub = mount("/home/jovyan", source, subPath="inner")
     assert await cluster.output(shell("three", "touch x; ls; cat ../note", **sub)) == "x\nhello\n"
+
+
+async def test_a_deleted_volumes_files_are_removed(apiserver: APIServer, tmp_path: Path) -> None:
+    home = mount("/home/jovyan", {"persistentVolumeClaim": {"claimName": "home"}})
+    async with everything(apiserver, tmp_path) as cluster, Controllers(cluster.client):
+        await cluster.create(bound_claim("home")[0])
+        obj = await cluster.run(shell("a", "touch here", **home))
+        claim = await cluster.client.get("persistentvolumeclaims", "home", NAMESPACE)
+        directory = tmp_path / "kubelet/volumes" / NAMESPACE / claim["metadata"]["uid"]
+        assert (directory / "here").exists()
+        await cluster.client.delete("persistentvolumeclaims", "home", NAMESPACE)
+        await cluster.delete(obj["metadata"]["name"])
+        async with asyncio.timeout(10):
+            while directory.exists():
+                await asyncio.sleep(0.02)
 
 
 async def test_secret_config_and_downward_volumes(cluster: Cluster) -> None:

@@ -389,7 +389,7 @@ class Container:
                 if not succeeded:
                     text = f"PreStopHook failed: {output}"
                     self.event(pod, "Warning", "FailedPreStopHook", text)
-                # At least two seconds for SIGTERM after a hook that took all the time, as a kubelet.
+                # As a kubelet: two seconds at least after a hook that took all the time.
                 deadline = max(deadline, loop.time() + 2.0)
             await self.instance.stop(max(deadline - loop.time(), 0.0))
         finally:

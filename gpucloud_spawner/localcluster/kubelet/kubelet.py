@@ -28,6 +28,7 @@ from ..quantity import amount
 from .host import Addresses, Host, Timing
 from .images import DEFAULT_PATTERNS, ImageStore
 from .podworker import STATE_FILE, PodWorker, kill_strays
+from .reclaim import Reclaimer
 from .runtime import descendants, memory_of, process_table
 from .server import Server
 from .volumes import Volumes
@@ -311,6 +312,7 @@ class Kubelets:
             )
             await self._claim_data()
             await stack.enter_async_context(self._server)
+            await stack.enter_async_context(Reclaimer(self.client, self.settings.data))
             addresses = [Addresses(config.pod_cidr) for config in self.configs]
             await self._server.start([a.node for a in addresses], self.settings.port)
             for config, own in zip(self.configs, addresses, strict=True):
