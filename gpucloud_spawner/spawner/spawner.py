@@ -98,7 +98,7 @@ class GPUCloudSpawner(SpawnerSettings):
     def _forget_refused_options(self) -> None:
         # the hub saved them before it asked us; the next start must not stumble over them again
         if self._accepted_options is not None:
-            self.orm_spawner.user_options = self._accepted_options
+            self.user_options = self.orm_spawner.user_options = self._accepted_options
 
     async def _render_profiles(self) -> list[dict[str, Any]]:
         free = {}

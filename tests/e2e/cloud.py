@@ -70,6 +70,7 @@ class Cloud:
             **environment,
         }
         self.process: subprocess.Popen[str] | None = None
+        self.browsers: list[httpx.Client] = []
 
     def start(self) -> Cloud:
         command = [
@@ -93,6 +94,7 @@ class Cloud:
 
     def stop(self) -> None:
         """As Ctrl-C; returns when it has ended, and checks that it left no process behind."""
+        self.close_browsers()
         if self.process is None:
             return
         family = psutil.Process(self.process.pid).children(recursive=True)
@@ -102,6 +104,10 @@ class Cloud:
         _, alive = psutil.wait_procs(family, timeout=5)
         assert not alive, f"left behind: {alive}"
         self.process = None
+
+    def close_browsers(self) -> None:
+        while self.browsers:
+            self.browsers.pop().close()
 
     def kill_child(self, words: str) -> None:
         """SIGKILL the child whose command line contains ``words``."""
@@ -156,6 +162,7 @@ class User:
         self.cloud = cloud
         self.name = name
         self.browser = httpx.Client(base_url=cloud.url, follow_redirects=True, timeout=60)
+        cloud.browsers.append(self.browser)
         page = self.browser.get("/hub/login")
         assert page.status_code == 200
         xsrf = self.browser.cookies["_xsrf"]

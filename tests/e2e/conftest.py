@@ -34,6 +34,7 @@ def cloud(shared_cloud: Cloud) -> Iterator[Cloud]:
         for server, model in person["servers"].items():
             if model["ready"] or model["pending"]:
                 shared_cloud.user(person["name"]).stop(server)
+    shared_cloud.close_browsers()
     assert shared_cloud.pods() == []
 
 
