@@ -9,8 +9,8 @@ A developer runs it when the served kinds or the Kubernetes version change:
 
 Result: {type: {field: code}} where a code is s(tring) b(ool) i32 i64 f(loat) q(uantity) t(ime)
 m(icrotime) x (int or string) y (base64) o (any object), the name of another type, `[]code` or
-`{}code`; or [code, merge key] for a list that a strategic merge patch merges by that key ("" = a set
-of scalars).
+`{}code`; or [code, merge key] for a list that a strategic merge patch merges by that key ("" = a
+set of scalars).
 """
 
 from __future__ import annotations

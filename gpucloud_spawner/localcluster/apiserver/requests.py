@@ -42,7 +42,7 @@ class Target:
 
 def parse_path(path: str) -> Target:
     parts = path.strip("/").split("/")
-    group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else _grouped(parts)
+    group, version, rest = _group(parts)
     namespace = ""
     if rest and rest[0] == "watch":
         raise not_implemented("the deprecated watch/ paths (use ?watch=1)")
@@ -62,10 +62,12 @@ def parse_path(path: str) -> Target:
     return Target(resource, namespace, name, subresource)
 
 
-def _grouped(parts: list[str]) -> tuple[str, str, list[str]]:
-    if len(parts) < 3:
-        raise unknown_resource()
-    return parts[1], parts[2], parts[3:]
+def _group(parts: list[str]) -> tuple[str, str, list[str]]:
+    if parts[0] == "api" and len(parts) > 2:
+        return "", parts[1], parts[2:]
+    if parts[0] == "apis" and len(parts) > 3:
+        return parts[1], parts[2], parts[3:]
+    raise unknown_resource()
 
 
 def _not_served(group: str, version: str, plural: str) -> APIError:

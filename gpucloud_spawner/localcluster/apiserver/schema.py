@@ -31,6 +31,18 @@ MERGE_KEYS: dict[str, dict[str, str]] = {
     for name, fields in _RAW.items()
 }
 
+_NODE_INFO = (
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+)
 # Go writes these fields even when nobody set them (no `omitempty`), and clients index them.
 ALWAYS: dict[str, dict[str, Any]] = {
     "Container": {"resources": {}},
@@ -46,10 +58,7 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "NodeCondition": {"lastHeartbeatTime": None, "lastTransitionTime": None},
     "NodeStatus": {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
-        "nodeInfo": {
-            name: ""
-            for name in ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeletVersion", "kubeProxyVersion", "operatingSystem", "architecture"]
-        },
+        "nodeInfo": {name: "" for name in _NODE_INFO},
     },
     "Event": {
         "source": {},

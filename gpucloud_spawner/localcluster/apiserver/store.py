@@ -23,7 +23,7 @@ Object = dict[str, Any]
 Key = tuple[str, str]
 Labels = dict[str, str]
 
-HISTORY = 4096  # events per resource that a watch can still be given after the fact
+HISTORY = 2048  # events per resource that a watch can still be given after the fact
 
 
 class Record:
@@ -91,7 +91,7 @@ class Table:
 
     def publish(self, event: Event) -> None:
         self.history.append(event)
-        if len(self.history) > HISTORY:
+        while len(self.history) > HISTORY:
             self.floor = self.history.popleft().record.version
         for listener in tuple(self.listeners):
             listener(event)
