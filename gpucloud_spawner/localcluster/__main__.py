@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ from .gpus import FAKE_PRODUCT, NodeGPUs, plan_nodes
 from .informer import Informer
 from .kubelet.images import DEFAULT_PATTERNS
 from .kubelet.kubelet import Kubelets, NodeConfig, Settings
+from .networks import Networks
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,6 @@ PR_SET_PDEATHSIG = 1
 NOT_READY = "node.kubernetes.io/not-ready"
 # Fake GPUs come with fake nodes: profiles made for real servers should fit on a laptop too.
 FAKE_CPU, FAKE_MEMORY = "16", "64Gi"
-FIRST_NETWORK = 64  # the nodes' pods get 127.64.0.0/16, 127.65.0.0/16, ...
 
 
 class UsageError(Exception):
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     kubelet.add_argument("--kubeconfig", required=True)
     kubelet.add_argument("--node", required=True, help="name of the node")
     kubelet.add_argument("--data", type=Path, required=True, help="directory of its state")
-    kubelet.add_argument("--pod-cidr", default=f"127.{FIRST_NETWORK}.0.0/16")
+    kubelet.add_argument("--pod-cidr", default="127.64.0.0/16", help="of its pods")
     kubelet.add_argument("--gpus", type=int, default=0, help="number of fake GPUs")
     kubelet.add_argument("--cpu", default="", help="default: the machine's")
     kubelet.add_argument("--memory", default="", help="default: the machine's")
@@ -116,16 +117,17 @@ def _settings(args: argparse.Namespace, data: Path) -> Settings:
     )
 
 
-def _nodes(args: argparse.Namespace) -> list[NodeConfig]:
-    planned = plan_nodes(os.environ)
+def _nodes(
+    args: argparse.Namespace, planned: Sequence[NodeGPUs], cidrs: Sequence[str]
+) -> list[NodeConfig]:
     resources = _resources(args.extended_resource)
     nodes = []
-    for number, gpus in enumerate(planned):
+    for number, (gpus, cidr) in enumerate(zip(planned, cidrs, strict=True)):
         fake = gpus.product == FAKE_PRODUCT
         nodes.append(
             NodeConfig(
                 name=f"node-{number}",
-                pod_cidr=f"127.{FIRST_NETWORK + number}.0.0/16",
+                pod_cidr=cidr,
                 gpus=gpus,
                 cpu=args.cpu or (FAKE_CPU if fake else ""),
                 memory=args.memory or (FAKE_MEMORY if fake else ""),
@@ -165,8 +167,10 @@ def _controllers(client: KubeClient) -> AbstractAsyncContextManager[object]:
 async def up(args: argparse.Namespace) -> None:
     """All parts, in the order in which they need each other, ended in the opposite order."""
     data: Path = args.data.resolve()
-    nodes = _nodes(args)
-    with _lock(data):
+    planned = plan_nodes(os.environ)
+    _resources(args.extended_resource)  # complain before anything is started
+    with _lock(data), Networks(data, len(planned)) as networks:
+        nodes = _nodes(args, planned, networks.cidrs)
         # Whoever waits for this file gets the kubeconfig of a cluster that is ready.
         public = data / "kubeconfig"
         public.unlink(missing_ok=True)

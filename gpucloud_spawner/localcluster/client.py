@@ -7,6 +7,7 @@ it are in `informer`. Nothing here knows what a pod means; policy belongs to its
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import ssl
@@ -38,6 +39,7 @@ PATCH_TYPES = {
 }
 RETRYABLE = (aiohttp.ClientError, TimeoutError, OSError, json.JSONDecodeError)
 WATCH_SECONDS = 290
+REQUESTS_AT_ONCE = 8
 
 
 class ApiError(Exception):
@@ -84,6 +86,8 @@ class KubeClient:
         self._loader: Any = None
         self._session: aiohttp.ClientSession | None = None
         self._ssl: ssl.SSLContext | bool = True
+        # A burst must not open a TLS connection per pod: each costs half a megabyte on both ends.
+        self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     @classmethod
     def from_kubeconfig(cls, path: str, user_agent: str = "gpucloud-localcluster") -> KubeClient:
@@ -97,7 +101,7 @@ class KubeClient:
         self._ssl = self._ssl_context()
         # No limit on connections: every informer keeps one open for its watch.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl, keepalive_timeout=30),
             headers={"User-Agent": self.user_agent, "Accept": "application/json"},
         )
         return self
@@ -181,7 +185,7 @@ class KubeClient:
 
     async def request(self, method: str, path: str, **kwargs: Any) -> Obj:
         """One request with a JSON answer; arguments as for `open`."""
-        async with self.open(method, path, **kwargs) as response:
+        async with self._slots, self.open(method, path, **kwargs) as response:
             return json.loads(await response.read())
 
     async def get(self, resource: str, name: str, namespace: str | None = None) -> Obj:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -64,12 +65,9 @@ async def box(tmp_path: Path) -> AsyncIterator[Box]:
             await instance.stop(0)
 
 
-async def log_of(instance: Instance, **options: object) -> str:
-    pieces = read_log(
-        instance.directory / "log",
-        LogOptions(**options),
-        lambda: instance.running,  # type: ignore[arg-type]
-    )
+async def log_of(instance: Instance, **options: Any) -> str:
+    path = instance.directory / "log"
+    pieces = read_log(path, LogOptions(**options), lambda: instance.running)
     return b"".join([piece async for piece in pieces]).decode()
 
 

@@ -23,7 +23,7 @@ from .logs import tail
 from .probes import Probe, Target, check
 from .runtime import Exit, Instance, StartError
 from .status import ContainerState
-from .volumes import View, container_view, mounts_dir
+from .volumes import MountError, View, container_view, mounts_dir
 
 log = logging.getLogger(__name__)
 Obj = dict[str, Any]
@@ -148,7 +148,7 @@ class Container:
             return
         try:
             await self._prepare_and_run(pod, image, volumes, devices, lookup)
-        except ConfigError as error:
+        except (ConfigError, MountError) as error:
             self._postpone("CreateContainerConfigError", str(error))
             self.event(pod, "Warning", "Failed", f"Error: {error}")
         except StartError as error:
@@ -211,9 +211,7 @@ class Container:
         env |= device_env(devices)
         assert self.view is not None
         argv = [self.view.translate(t) for t in container_argv(self.spec, image, env)]
-        ports = {p["name"]: p["containerPort"] for p in self.spec.get("ports") or [] if "name" in p}
-        host = pod["status"].get("podIP", "")
-        self._target = Target(host, ports, env, cwd, self.view.translate)
+        self._aim(pod, env, cwd, self.view.translate)
         self.attempt += 1
         self._prune()
         (self.directory / "termination-log").write_bytes(b"")
@@ -298,17 +296,27 @@ class Container:
         """After adoption: probes go on. They need the environment, which is kept nowhere."""
         if not self.running or self._target is not None:
             return
-        image = self._pull(pod)
-        if image is None:
-            return
-        env, cwd = await self._environment(pod, image, volumes, lookup)
-        assert self.view is not None
-        ports = {p["name"]: p["containerPort"] for p in self.spec.get("ports") or [] if "name" in p}
-        host = pod["status"].get("podIP", "")
-        self._target = Target(host, ports, env, cwd, self.view.translate)
+        env, cwd = dict[str, str](), self.pod_dir
+        translate: Callable[[str], str] = str
+        try:
+            image = self.host.images.get(self.spec.get("image", ""))
+            env, cwd = await self._environment(pod, image, volumes, lookup)
+        except (ConfigError, MountError, UnknownImage) as error:
+            # What it was started with is gone meanwhile: only its exec probes miss that.
+            log.warning("container %s: its environment is incomplete: %s", self.name, error)
+        if self.view is not None:
+            translate = self.view.translate
+        self._aim(pod, env, cwd, translate)
         self._begin_probes(pod)
         if self.memory_limit:
             self.host.watch_memory()
+
+    def _aim(
+        self, pod: Obj, env: Mapping[str, str], cwd: Path, translate: Callable[[str], str]
+    ) -> None:
+        """Where probes and hooks go."""
+        ports = {p["name"]: p["containerPort"] for p in self.spec.get("ports") or [] if "name" in p}
+        self._target = Target(pod["status"].get("podIP", ""), ports, env, cwd, translate)
 
     # Probes
 

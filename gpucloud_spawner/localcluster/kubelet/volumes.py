@@ -13,6 +13,7 @@ Claims are directories under DATA/volumes, shared by all nodes of this machine.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import logging
@@ -30,6 +31,7 @@ from .environment import ConfigError, field_value, resource_value
 
 log = logging.getLogger(__name__)
 Obj = dict[str, Any]
+SYNC_SECONDS = 10.0
 Files = dict[str, tuple[bytes, int]]  # relative path -> content, mode
 
 
@@ -69,7 +71,11 @@ class ObjectCache:
                 handler=lambda old, new: self._changed(key),
             )
             informer.start()
-        await informer.synced()
+        try:
+            async with asyncio.timeout(SYNC_SECONDS):
+                await informer.synced()
+        except TimeoutError:
+            raise MountError(f"timed out waiting for {resource} {namespace}/{name}") from None
         return informer.store.get(f"{namespace}/{name}")
 
     def _changed(self, key: tuple[str, str, str]) -> None:
