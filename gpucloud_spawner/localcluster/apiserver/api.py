@@ -70,7 +70,7 @@ class API:
             watcher.close()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        target = requests.parse_path(request.path)
+        target = requests.parse_path(request.path, request.method)
         handler = self._handlers.get(request.method)
         if handler is None:
             raise method_not_allowed()

@@ -20,7 +20,7 @@ from .errors import (
     unknown_resource,
     unsupported_media_type,
 )
-from .resources import BY_PLURAL, UNIMPLEMENTED, UNIMPLEMENTED_SUBRESOURCES, Resource
+from .resources import BY_PLURAL, OPTIONAL, UNIMPLEMENTED, UNIMPLEMENTED_SUBRESOURCES, Resource
 from .schema import SchemaError, decode
 from .store import Object
 
@@ -40,7 +40,7 @@ class Target:
     subresource: str = ""
 
 
-def parse_path(path: str) -> Target:
+def parse_path(path: str, method: str = "GET") -> Target:
     parts = path.strip("/").split("/")
     group, version, rest = _group(parts)
     namespace = ""
@@ -52,7 +52,7 @@ def parse_path(path: str) -> Target:
     plural, name, subresource = (*rest, "", "", "")[:3]
     resource = BY_PLURAL.get((group, version, plural))
     if resource is None:
-        raise _not_served(group, version, plural)
+        raise _not_served(group, version, plural, method)
     if (namespace and not resource.namespaced) or (len(rest) > 3 and subresource != "proxy"):
         raise unknown_resource()
     if subresource and subresource not in resource.subresources:
@@ -70,7 +70,9 @@ def _group(parts: list[str]) -> tuple[str, str, list[str]]:
     raise unknown_resource()
 
 
-def _not_served(group: str, version: str, plural: str) -> APIError:
+def _not_served(group: str, version: str, plural: str, method: str) -> APIError:
+    if plural in OPTIONAL and method == "GET":
+        return unknown_resource()
     if plural in UNIMPLEMENTED.get((group, version), ()):
         api = f"{group}/{version}" if group else version
         return not_implemented(f"the resource {plural} of {api}")

@@ -245,6 +245,9 @@ UNIMPLEMENTED: dict[tuple[str, str], frozenset[str]] = {
     )
 }
 
+# `kubectl describe namespace` takes a 404 for "this server has none" and fails on anything else.
+OPTIONAL = frozenset({"limitranges", "resourcequotas"})
+
 UNIMPLEMENTED_SUBRESOURCES: dict[str, frozenset[str]] = {
     "pods": frozenset(
         ["attach", "ephemeralcontainers", "eviction", "exec", "portforward", "proxy", "resize"],

@@ -94,6 +94,11 @@ class ClaimController:
         finalizers = claim["metadata"].get("finalizers", [])
         if CLAIM_PROTECTION not in finalizers or self._users.get(key):
             return
+        namespace, _ = split_key(key)
+        pods = await self._client.list("pods", namespace)
+        # The cache may lag behind a pod that was bound a moment ago: ask before it is too late.
+        if any(key in claims_of(pod) and pod["spec"].get("nodeName") for pod in pods["items"]):
+            return  # its event will bring us back
         await self._patch(CLAIMS, claim, {"metadata": _without(claim, CLAIM_PROTECTION)})
 
     async def _provision(self, claim: Obj) -> None:

@@ -1,4 +1,4 @@
-"""Pods: defaults, rules, updates, binding and the ways in which they end; secrets, services, claims."""
+"""Pods: defaults, rules, updates, binding, ways to end; and secrets, services, claims."""
 
 from __future__ import annotations
 
