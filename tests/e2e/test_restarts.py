@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import psutil
 
 from .cloud import Cloud, wait_for
@@ -76,8 +77,6 @@ def test_a_killed_cluster_comes_back_without_a_server_noticing(own_cloud: Cloud)
 
 
 def _answers(cloud: Cloud) -> bool:
-    import httpx
-
     try:
         return httpx.get(f"{cloud.url}/hub/api/", timeout=5).status_code == 200
     except httpx.HTTPError:
@@ -85,9 +84,7 @@ def _answers(cloud: Cloud) -> bool:
 
 
 def _cluster_answers(cloud: Cloud) -> bool:
-    import httpx
-
     try:
         return bool(cloud.kube("/api/v1/namespaces/gpucloud/pods").get("items"))
-    except httpx.HTTPError:
+    except (httpx.HTTPError, FileNotFoundError):  # the kubeconfig is written when it is ready
         return False
