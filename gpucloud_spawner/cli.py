@@ -27,6 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=Path("hub_config/jupyterhub_config.py"),
         help="JupyterHub configuration (default: %(default)s)",
     )
+    from .metering import cli as metering  # late: SQLAlchemy and Alembic take their time
+
+    metering.add_commands(commands)
     return parser
 
 
@@ -41,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         except RunError as error:
             print(f"gpucloud: {error}", file=sys.stderr)
             return 1
-    return 0
+        return 0
+    return int(arguments.handler(arguments))
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ class Follower:
 
     With ``on_event`` it follows for somebody to whom every event matters, also those that no later
     state shows: it starts from ``resource_version`` without listing, keeps its position over
-    failures, lists only where the server has forgotten that position, and ``objects`` then holds
-    only what was seen since. ``on_event(kind, object)`` is called in order with ADDED, MODIFIED,
+    failures, lists only where the server has forgotten that position, and keeps no objects.
+    ``on_event(kind, object)`` is called in order with ADDED, MODIFIED,
     DELETED and BOOKMARK; with LISTED and the whole answer where what happened in between is lost;
     and with SYNCED where a watch ended well: everything up to `server_time` was delivered.
     """
@@ -106,7 +106,8 @@ class Follower:
             if response.status != 200:
                 raise ApiException(status=response.status, reason=body.decode(errors="replace"))
         answer = json.loads(body)
-        self.objects = {_key(item): item for item in answer["items"]}
+        if self._on_event is None:
+            self.objects = {_key(item): item for item in answer["items"]}
         self._resource_version = answer["metadata"]["resourceVersion"]
         self._listed_at = time.monotonic()
         self._heard()
@@ -167,7 +168,7 @@ class Follower:
         self._heard()
         self._resource_version = item["metadata"]["resourceVersion"]
         self._tell(kind, item)
-        if kind == "BOOKMARK":
+        if kind == "BOOKMARK" or self._on_event:
             return
         if kind == "DELETED":
             self.objects.pop(_key(item), None)
@@ -180,8 +181,8 @@ class Follower:
             self._on_event(kind, item)
 
     def _set_clock(self, response: aiohttp.ClientResponse) -> None:
-        with suppress(TypeError, ValueError):  # a proxy may drop the header: then our own clock
-            date = parsedate_to_datetime(response.headers.get("Date"))
+        with suppress(ValueError):  # a proxy may drop the header: then our own clock
+            date = parsedate_to_datetime(response.headers.get("Date", ""))
             self._clock_offset = date.timestamp() - time.time()
 
     def _heard(self) -> None:

@@ -1,0 +1,157 @@
+"""Statements: who used how much at what cost, and the single lines behind it.
+
+Blocking functions for any thread; each reads one moment of the database. The SQL is in `sums`,
+tables and files for people in `sheets`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+
+from ..model.pricing import to_money
+from ..model.usage import HOUR, month_of, rfc3339
+from .db import reading
+from .lease import database_time
+from .query import Query
+from .sums import Sum, adjustment_rows, gpu_sums, group_value, load_prices, volume_sums
+from .tables import POSITION
+
+DEFAULT_CURRENCY = "EUR"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a statement. ``amount`` is exact (1/(3600*10^9) of the currency), ``cost`` is it
+    rounded once. ``running``: contains intervals that go on, counted up to ``Statement.as_of``."""
+
+    group: dict[str, str]
+    gpu_seconds: int
+    storage_gib_seconds: int
+    amount: int
+    cost: Decimal
+    running: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **self.group,
+            "gpu_seconds": self.gpu_seconds,
+            "storage_gib_seconds": self.storage_gib_seconds,
+            "cost": str(self.cost),
+            "running": self.running,
+        }
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The answer to a query. Each row's cost is rounded by itself and ``total`` is rounded once
+    from the exact sum; ``rounding`` is what the rounded rows lack, so that a sheet adds up."""
+
+    query: Query
+    currency: str
+    as_of: int
+    rows: list[Row]
+    total: Row
+    rounding: Decimal
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's answer of `GET api/usage`."""
+        return {
+            "start": rfc3339(self.query.window.start),
+            "end": rfc3339(self.query.window.end),
+            "as_of": rfc3339(self.as_of),
+            "currency": self.currency,
+            "group_by": list(self.query.group_by),
+            "rows": [row.as_json() for row in self.rows],
+            "total": self.total.as_json(),
+            "rounding": str(self.rounding),
+        }
+
+
+class _Account:
+    __slots__ = ("amount", "gib_seconds", "gpu_seconds", "running")
+
+    def __init__(self) -> None:
+        self.gpu_seconds = 0
+        self.gib_seconds = 0
+        self.amount = 0
+        self.running = False
+
+    def add(self, part: Sum) -> None:
+        self.gpu_seconds += part.gpu_seconds
+        self.gib_seconds += part.gib_seconds
+        self.amount += part.amount
+        self.running = self.running or part.running
+
+    def row(self, group: dict[str, str], digits: int) -> Row:
+        return Row(
+            group,
+            self.gpu_seconds,
+            self.gib_seconds,
+            self.amount,
+            to_money(self.amount, digits),
+            self.running,
+        )
+
+
+def heartbeat(connection: Connection) -> int:
+    """Until when everything is known: open intervals are counted up to here."""
+    query = select(POSITION.c.heartbeat_at).where(POSITION.c.stream == "pods")
+    return int(connection.scalar(query) or 0)
+
+
+def usage(
+    engine: Engine,
+    query: Query,
+    *,
+    currency: str = DEFAULT_CURRENCY,
+    digits: int = 2,
+    as_of: int | None = None,
+) -> Statement:
+    """The statement of a query. ``digits``: decimals of the currency.
+
+    ``as_of``: count running intervals only up to here (default: the last heartbeat).
+    """
+    with reading(engine).connect() as connection:
+        moment = heartbeat(connection) if as_of is None else as_of
+        parts = _parts(connection, query, moment)
+        accounts: dict[tuple[str, ...], _Account] = {}
+        total = _Account()
+        for part in parts:
+            account = accounts.get(part.key)
+            if account is None:
+                account = accounts[part.key] = _Account()
+            account.add(part)
+            total.add(part)
+    rows = [
+        accounts[key].row(dict(zip(query.group_by, key, strict=True)), digits)
+        for key in sorted(accounts)
+    ]
+    whole = total.row({}, digits)
+    rounding = whole.cost - sum((row.cost for row in rows), Decimal(0)) if rows else Decimal(0)
+    return Statement(query, currency, moment, rows, whole, rounding)
+
+
+def _parts(connection: Connection, query: Query, as_of: int) -> Iterable[Sum]:
+    prices = load_prices(connection)
+    yield from gpu_sums(connection, query, prices, as_of)
+    yield from volume_sums(connection, query, prices, as_of)
+    for row in adjustment_rows(connection, query):
+        named = {**row, "user": row["owner"]}
+        key = tuple(group_value(name, named, row["effective_at"]) for name in query.group_by)
+        yield Sum(key, row["gpu_seconds"], 0, row["money_nano"] * HOUR, False)
+
+
+def month_totals(engine: Engine) -> dict[tuple[str, str], tuple[int, Decimal]]:
+    """GPU-seconds and cost of the present calendar month (UTC) by team and product."""
+    with engine.connect() as connection:
+        now = database_time(connection)
+    statement = usage(engine, Query(month_of(now), ("team", "product")))
+    return {
+        (row.group["team"], row.group["product"]): (row.gpu_seconds, row.cost)
+        for row in statement.rows
+    }
