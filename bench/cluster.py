@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -215,7 +215,9 @@ async def server(*command: str) -> AsyncIterator[tuple[psutil.Process, Client]]:
                 await child.wait()
 
 
-async def in_parallel(names: Sequence[str], work: Callable[[str], Awaitable[None]]) -> float:
+async def in_parallel(
+    names: Sequence[str], work: Callable[[str], Coroutine[Any, Any, None]]
+) -> float:
     """Seconds for all of it over the keep-alive connections."""
     left = iter(names)
 
@@ -228,7 +230,7 @@ async def in_parallel(names: Sequence[str], work: Callable[[str], Awaitable[None
     return time.perf_counter() - start
 
 
-def creator(client: Client) -> Callable[[str], Awaitable[None]]:
+def creator(client: Client) -> Callable[[str], Coroutine[Any, Any, None]]:
     template = json.dumps(pod("@name@"))
 
     async def create(name: str) -> None:
@@ -293,7 +295,7 @@ async def measure_apiserver() -> tuple[dict[str, Any], dict[str, Any]]:
         }
 
 
-def _runner(client: Client) -> Callable[[str], Awaitable[None]]:
+def _runner(client: Client) -> Callable[[str], Coroutine[Any, Any, None]]:
     body = json.dumps({"status": RUNNING}).encode()
 
     async def run(name: str) -> None:

@@ -135,13 +135,14 @@ class API:
         resource = target.resource
         render = json_renderer(resource) if form is None else tables.renderer(resource, form)
         transport = request.transport
+        abort = transport.abort if transport else lambda: None
         watcher = Watcher(
             self._store,
             resource,
             target.namespace,
             options,
             render,
-            transport.abort if transport else lambda: None,
+            abort,
         )
         response = web.StreamResponse(headers=_JSON)
         response.enable_chunked_encoding()
@@ -153,6 +154,9 @@ class API:
             await watcher.run(response.write)
         except ConnectionError:
             log.debug("a watch of %s lost its client", resource.plural)
+        except Exception:  # the border: half a stream cannot become a Status, so it ends
+            log.exception("a watch of %s failed", resource.plural)
+            abort()
         finally:
             self._watchers.discard(watcher)
         return response
@@ -182,7 +186,8 @@ class API:
             binding, _ = requests.decode_object(
                 "Binding", "v1", await requests.read_object(request), "Ignore"
             )
-            self._operations.bind(target.namespace, target.name, binding)
+            dry_run = requests.dry_run(request)
+            self._operations.bind(target.namespace, target.name, binding, dry_run)
             return json_response(_SUCCESS, 201)
         if target.name or (resource.namespaced and not target.namespace):
             raise method_not_allowed()

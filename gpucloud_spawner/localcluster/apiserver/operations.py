@@ -325,7 +325,7 @@ class Operations:
 
     # -- pods
 
-    def bind(self, namespace: str, name: str, binding: Object) -> None:
+    def bind(self, namespace: str, name: str, binding: Object, dry_run: bool = False) -> None:
         """Give a pod its node, as a scheduler asks."""
         target = binding.get("target", {})
         node = target.get("name", "")
@@ -348,7 +348,8 @@ class Operations:
             if not pod["metadata"][field]:
                 del pod["metadata"][field]
         _set_scheduled(pod)
-        self.store.replace(self._pods, old, pod)
+        if not dry_run:
+            self.store.replace(self._pods, old, pod)
 
 
 def _set_scheduled(pod: Object) -> None:

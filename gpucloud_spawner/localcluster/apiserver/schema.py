@@ -11,7 +11,7 @@ import base64
 import binascii
 import gzip
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -208,15 +208,24 @@ def _quantity(value: Any, _unknown: Unknown) -> str:
 
 
 def _time(value: Any, _unknown: Unknown) -> str:
-    if type(value) is not str:
+    """A moment in the form in which Kubernetes returns it: UTC, whole seconds."""
+    if type(value) is str and len(value) == 20 and value[10::9] == "TZ":
+        return value
+    return _moment(value).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _micro_time(value: Any, _unknown: Unknown) -> str:
+    return _moment(value).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(value: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (ValueError, TypeError):
+        raise _Mismatch from None
+    if moment.tzinfo is None:
         raise _Mismatch
-    if not (len(value) == 20 and value[-1] == "Z" and value[10] == "T"):
-        try:
-            if datetime.fromisoformat(value).tzinfo is None:
-                raise _Mismatch
-        except ValueError:
-            raise _Mismatch from None
-    return value
+    return moment.astimezone(UTC)
 
 
 def _bytes(value: Any, _unknown: Unknown) -> str:
@@ -237,7 +246,7 @@ _SCALARS: dict[str, Decoder] = {
     "f": _number,
     "q": _quantity,
     "t": _time,
-    "m": _time,
+    "m": _micro_time,
     "x": _int_or_string,
     "y": _bytes,
     "o": lambda value, _unknown: value,

@@ -60,6 +60,8 @@ class APIServer:
 
     async def start(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        # The database holds every Secret, and the tokens of whoever may do anything here.
+        self.data_dir.chmod(0o700)
         certificates = Certificates(self.data_dir)
         certificates.ensure(self.host)
         self._database = Database(self.data_dir / "cluster.sqlite")
@@ -161,7 +163,9 @@ class APIServer:
     def _authenticate(self, request: web.Request) -> None:
         header = request.headers.get("Authorization", "")
         scheme, _, token = header.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(token.strip(), self.token):
+        if scheme.lower() == "bearer" and hmac.compare_digest(
+            token.strip().encode(), self.token.encode()
+        ):
             return
         if header:
             raise unauthorized()

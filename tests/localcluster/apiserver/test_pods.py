@@ -249,10 +249,13 @@ async def test_services_get_addresses_of_their_own(api: Api) -> None:
 
 
 async def test_claims_take_the_default_class_and_never_shrink(api: Api) -> None:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    spec: dict[str, Any] = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
     made = await api.ok("POST", CLAIMS, {"metadata": {"name": "c"}, "spec": spec})
     assert made["spec"]["storageClassName"] == "standard"
-    none = {**spec, "storageClassName": ""}
+    none: dict[str, Any] = {**spec, "storageClassName": ""}
     made = await api.ok("POST", CLAIMS, {"metadata": {"name": "d"}, "spec": none})
     assert made["spec"]["storageClassName"] == ""
     size = {"spec": {"resources": {"requests": {"storage": "2Gi"}}}}

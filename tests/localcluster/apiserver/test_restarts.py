@@ -45,6 +45,7 @@ async def test_state_survives_a_restart(tmp_path: Path) -> None:
 
 async def test_the_kubeconfig_is_for_its_owner_only(apiserver: APIServer) -> None:
     assert stat.S_IMODE(apiserver.kubeconfig.stat().st_mode) == 0o600
+    assert stat.S_IMODE(apiserver.data_dir.stat().st_mode) == 0o700
     key = apiserver.data_dir / "server.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     config = yaml.safe_load(apiserver.kubeconfig.read_text())

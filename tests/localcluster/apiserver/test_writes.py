@@ -250,7 +250,9 @@ async def test_a_body_has_a_limit(api: Api) -> None:
 
 
 async def test_tokens(apiserver: APIServer, api: Api) -> None:
-    api.session.headers["Authorization"] = "Bearer wrong"
+    for wrong in ("Bearer wrong", "Bearer w\u00f6rong", "Basic YTpi"):
+        api.session.headers["Authorization"] = wrong
+        assert (await api.call("GET", PODS))[0] == 401
     status, answer = await api.call("GET", PODS)
     assert (status, answer["reason"], answer["message"]) == (401, "Unauthorized", "Unauthorized")
     api.session.headers["Authorization"] = ""
