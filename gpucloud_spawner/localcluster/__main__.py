@@ -25,7 +25,8 @@ from .client import RETRYABLE, ApiError, KubeClient
 from .gpus import FAKE_PRODUCT, NodeGPUs, plan_nodes
 from .informer import Informer
 from .kubelet.images import DEFAULT_PATTERNS
-from .kubelet.kubelet import Kubelets, NodeConfig, Settings
+from .kubelet.kubelet import Kubelets, Settings
+from .kubelet.node import NodeConfig
 from .networks import Networks
 from .scheduler import Scheduler
 

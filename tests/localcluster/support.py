@@ -16,7 +16,8 @@ from gpucloud_spawner.localcluster.client import KubeClient
 from gpucloud_spawner.localcluster.gpus import NodeGPUs
 from gpucloud_spawner.localcluster.informer import Informer
 from gpucloud_spawner.localcluster.kubelet.host import Timing
-from gpucloud_spawner.localcluster.kubelet.kubelet import Kubelets, NodeConfig, Settings
+from gpucloud_spawner.localcluster.kubelet.kubelet import Kubelets, Settings
+from gpucloud_spawner.localcluster.kubelet.node import NodeConfig
 from gpucloud_spawner.localcluster.scheduler import Scheduler
 
 Obj = dict[str, Any]
