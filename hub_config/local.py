@@ -30,7 +30,7 @@ c.JupyterHub.cookie_secret_file = str(data / "cookie_secret")
 
 # Jupyter refuses to run as root unless told so; the embedded cluster runs pods as who you are.
 if os.getuid() == 0:
-    c.GPUCloudSpawner.cmd = ["jupyterhub-singleuser", "--allow-root"]
+    c.Spawner.cmd = ["jupyterhub-singleuser", "--allow-root"]
 
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
