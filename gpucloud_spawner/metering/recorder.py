@@ -207,7 +207,7 @@ def _stretch_capacity(connection: Connection, merged: Sequence[PodFacts]) -> Non
         update(CAPACITY)
         .where(
             CAPACITY.c.id.in_(newest),
-            CAPACITY.c.end_source.in_(("heartbeat", "deletion")),
+            CAPACITY.c.end_source != "changed",
             CAPACITY.c.end_at < bindparam("until"),
         )
         .values(end_at=bindparam("until")),

@@ -104,13 +104,9 @@ def clipped(table: Table, window: Window, as_of: int) -> tuple[Any, Any]:
 
 
 def _keys(table: Table, query: Query) -> list[ColumnElement[Any]]:
-    keys: list[ColumnElement[Any]] = []
-    for name in query.group_by:
-        if name in COLUMNS:
-            column = table.c.get(COLUMNS[name])
-            # never an expression where a column will do: it costs a quarter of the time
-            keys.append(literal_column("''").label(name) if column is None else column.label(name))
-    return keys
+    """The columns to group by. What a table does not have is "" in `group_value`."""
+    columns = ((name, table.c.get(COLUMNS[name])) for name in query.group_by if name in COLUMNS)
+    return [column.label(name) for name, column in columns if column is not None]
 
 
 def gpu_price(prices: PriceList, at: int) -> ColumnElement[Any]:
@@ -134,26 +130,27 @@ def _sums(
     window: Window,
     as_of: int,
     weight: ColumnElement[Any],
-    price: ColumnElement[Any],
+    price: ColumnElement[Any] | None,
 ) -> Iterator[Select[Any]]:
     """The statements whose rows add up to a window: one, or by day two."""
     start, end = clipped(table, window, as_of)
     where = [*overlapping(table, window), *conditions(table, query)]
     keys = _keys(table, query)
-    price = price.label("price")
+    if price is not None:
+        keys.append(price.label("price"))
     marks = (func.count() - func.count(table.c.end_at)).label("running")
     if "day" not in query.group_by:
         seconds = func.sum(weight * greatest(end - start, 0)).label("seconds")
-        yield select(*keys, price, seconds, marks).where(*where).group_by(*keys, price)
+        yield select(*keys, seconds, marks).where(*where).group_by(*keys)
         return
     # most lines lie within one day: only the others are multiplied by the days they touch
     first, last = _day(start), _day(end - 1)
     seconds = func.sum(weight * (end - start)).label("seconds")
     day = first.label(DAY_COLUMN)
     yield (
-        select(*keys, price, seconds, marks, day)
+        select(*keys, seconds, marks, day)
         .where(*where, end > start, first == last)
-        .group_by(*keys, price, day)
+        .group_by(*keys, day)
     )
     days = select(literal(window.start // DAY, BigInteger).label("n")).cte("days", recursive=True)
     days = days.union_all(select(days.c.n + 1).where(days.c.n < (window.end - 1) // DAY))
@@ -161,11 +158,11 @@ def _sums(
     seconds = func.sum(weight * (high - low)).label("seconds")
     day = days.c.n.label(DAY_COLUMN)
     yield (
-        select(*keys, price, seconds, marks, day)
+        select(*keys, seconds, marks, day)
         .select_from(table)
         .join(days, and_(days.c.n >= first, days.c.n <= last))
         .where(*where, end > start, first != last)
-        .group_by(*keys, price, day)
+        .group_by(*keys, day)
     )
 
 
@@ -186,6 +183,8 @@ def gpu_sums(connection: Connection, query: Query, prices: PriceList, as_of: int
         price = gpu_price(prices, piece.start)
         for statement in _sums(INTERVAL, query, piece, as_of, INTERVAL.c.gpus, price):
             for row in connection.execute(statement).all():
+                if row.seconds is None:
+                    continue
                 seconds, nano = int(row.seconds), int(row.price or 0)
                 key = _key(query, row, piece)
                 yield Sum(key, seconds, 0, seconds * nano, row.running > 0)
@@ -197,9 +196,10 @@ def volume_sums(
     """Sums over all volumes."""
     for piece in _pieces(query, prices.boundaries("storage")):
         nano = prices.storage_price(piece.start)
-        price: ColumnElement[Any] = literal_column("0")
-        for statement in _sums(VOLUME, query, piece, as_of, VOLUME.c.gib, price):
+        for statement in _sums(VOLUME, query, piece, as_of, VOLUME.c.gib, None):
             for row in connection.execute(statement).all():
+                if row.seconds is None:  # the sum of no rows at all
+                    continue
                 seconds = int(row.seconds)
                 key = _key(query, row, piece)
                 yield Sum(key, 0, seconds, seconds * nano, row.running > 0)
@@ -217,7 +217,7 @@ def group_value(name: str, row: Mapping[str, Any], at: int) -> str:
         return day_name(at)
     if name == "month":
         return month_name(at)
-    return str(row[name])
+    return str(row.get(name, ""))
 
 
 def adjustment_rows(connection: Connection, query: Query) -> list[dict[str, Any]]:
