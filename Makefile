@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint bench clean
+.PHONY: help run test test-fast lint bench constraints clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,12 @@ lint: $(VENV)/.test ## formatting, static checks, types, the layers of the floor
 
 bench: $(VENV)/.test node_modules/.ready ## measure; one of them: make bench NAME=spawn
 	$(BIN)/python -m bench $(NAME)
+
+constraints: ## renew constraints.txt from what is newest now
+	@rm -rf $(VENV)-new && $(PYTHON) -m venv $(VENV)-new
+	$(VENV)-new/bin/python -m pip --quiet install '.[hub,lab,local,test]'
+	$(VENV)-new/bin/python tools/make_constraints.py
+	@rm -rf $(VENV)-new
 
 clean: ## remove what the other commands made, but not .gpucloud/ (your data)
 	rm -rf $(VENV) node_modules build *.egg-info .*_cache
