@@ -60,7 +60,7 @@ def _maximum(one: Mapping[str, int], other: Mapping[str, int]) -> Amounts:
 
 def is_extended(resource: str) -> bool:
     """Whether this is a countable device such as nvidia.com/gpu."""
-    return "/" in resource and not resource.startswith("kubernetes.io/")
+    return "/" in resource and "kubernetes.io/" not in resource
 
 
 @dataclass
@@ -204,17 +204,21 @@ def _lacking(requests: Amounts, node: Node) -> _Refusal | None:
     return _Refusal(tuple(reasons), resolvable) if reasons else None
 
 
+def tolerates(toleration: Obj, taint: Obj) -> bool:
+    """Whether a pod with this toleration may be on a node with this taint."""
+    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+        return False
+    if toleration.get("key") and toleration["key"] != taint["key"]:
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return True
+    # Only "Exists" may go without a key.
+    same = (toleration.get("value") or "") == (taint.get("value") or "")
+    return bool(toleration.get("key")) and same
+
+
 def _tolerated(taint: Obj, tolerations: list[Obj]) -> bool:
-    for toleration in tolerations:
-        if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
-            continue
-        if toleration.get("key") and toleration["key"] != taint["key"]:
-            continue
-        if toleration.get("operator", "Equal") == "Exists":
-            return True
-        if toleration.get("key") and toleration.get("value", "") == (taint.get("value") or ""):
-            return True
-    return False
+    return any(tolerates(toleration, taint) for toleration in tolerations)
 
 
 def _selected(spec: Obj, node: Node) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..quantity import parse
+from ..scheduling import is_extended
 from . import validation as check
 from .errors import (
     Cause,
@@ -17,7 +19,6 @@ from .errors import (
     not_supported,
     required,
 )
-from .quantity import parse
 from .store import Object
 
 UPDATE_RULE = (
@@ -274,7 +275,7 @@ def _validate_resources(field: str, resources: dict[str, Any]) -> Iterator[Cause
         place = f"{field}.requests"
         yield from check.qualified_name(f"{place}[{name}]", name)
         yield from check.not_negative(f"{place}[{name}]", value)
-        if _extended(name):
+        if is_extended(name):
             if parse(value).denominator != 1:
                 yield invalid_value(f"{place}[{name}]", value, "must be an integer")
             if name not in limits:
@@ -289,10 +290,6 @@ def _validate_resources(field: str, resources: dict[str, Any]) -> Iterator[Cause
             yield invalid_value(
                 place, value, f"must be less than or equal to {name} limit of {limits[name]}"
             )
-
-
-def _extended(name: str) -> bool:
-    return "/" in name and "kubernetes.io/" not in name
 
 
 def _validate_tolerations(spec: dict[str, Any]) -> Iterator[Cause]:

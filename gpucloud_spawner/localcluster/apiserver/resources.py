@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from .schema import ALWAYS
+
 Path = tuple[str, ...]
 
 META_LABELS: dict[str, Path] = {
@@ -170,12 +172,7 @@ RESOURCES: tuple[Resource, ...] = (
         field_labels=_EVENT_FIELDS,
         bookmark={
             "involvedObject": {},
-            "source": {},
-            "firstTimestamp": None,
-            "lastTimestamp": None,
-            "eventTime": None,
-            "reportingComponent": "",
-            "reportingInstance": "",
+            **ALWAYS["Event"],
         },
     ),
     Resource(

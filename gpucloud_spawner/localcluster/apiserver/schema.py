@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from .quantity import QuantityError, canonical
+from ..quantity import QuantityError, canonical
 
 _RAW: dict[str, dict[str, Any]] = orjson.loads(
     gzip.decompress((Path(__file__).parent / "schema.json.gz").read_bytes())

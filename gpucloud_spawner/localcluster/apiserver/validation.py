@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ..quantity import parse
 from .errors import Cause, forbidden_field, invalid_value, not_supported, required
-from .quantity import parse
 from .store import Object
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"

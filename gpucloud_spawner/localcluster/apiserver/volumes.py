@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..quantity import parse
 from . import validation as check
 from .errors import Cause, forbidden_field, invalid_value, not_supported, required
-from .quantity import parse
 from .resources import served
 from .store import Object, Store
 

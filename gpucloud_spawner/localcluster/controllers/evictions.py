@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from ..client import ApiError, KubeClient, Obj, object_key, split_key
 from ..events import EventRecorder
 from ..informer import WorkQueue
+from ..scheduling import tolerates
 from .informers import NODES, PODS, Informers
 
 
@@ -63,7 +64,7 @@ def _no_execute(node: Obj) -> list[Obj]:
 
 def _tolerated(pod: Obj, taint: Obj) -> float | None:
     """Seconds for which the pod still tolerates a taint; None: for ever."""
-    matching = [t for t in pod["spec"].get("tolerations", []) if _matches(t, taint)]
+    matching = [t for t in pod["spec"].get("tolerations", []) if tolerates(t, taint)]
     if not matching:
         return 0.0
     seconds = [t["tolerationSeconds"] for t in matching if "tolerationSeconds" in t]
@@ -73,13 +74,3 @@ def _tolerated(pod: Obj, taint: Obj) -> float | None:
     start = datetime.fromisoformat(added) if added else datetime.now(UTC)
     elapsed = (datetime.now(UTC) - start).total_seconds()
     return max(float(min(seconds)), 0.0) - elapsed
-
-
-def _matches(toleration: Obj, taint: Obj) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if toleration.get("key") not in (None, "", taint["key"]):
-        return False
-    if toleration.get("operator", "Equal") == "Exists":
-        return True
-    return bool(toleration.get("value", "") == taint.get("value", ""))

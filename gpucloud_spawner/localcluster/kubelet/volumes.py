@@ -17,7 +17,6 @@ import asyncio
 import base64
 import contextlib
 import logging
-import os
 import re
 import shutil
 import time
@@ -309,13 +308,3 @@ def _link(link: Path, target: Path) -> bool:
         return True
     log.warning("%s exists: the volume mounted there is only found at %s", link, target)
     return False
-
-
-def disk_usage(directory: Path) -> int:
-    """Bytes that a directory's files occupy on the disk."""
-    total = 0
-    for root, _, files in os.walk(directory):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_blocks * 512  # noqa: PTH118
-    return total

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpucloud_spawner.localcluster.apiserver import patch, quantity, schema
+from gpucloud_spawner.localcluster import quantity
+from gpucloud_spawner.localcluster.apiserver import patch, schema
 from gpucloud_spawner.localcluster.apiserver.ages import human_duration
 from gpucloud_spawner.localcluster.apiserver.pod_summary import pod_ready, pod_restarts, pod_status
 
@@ -40,7 +41,9 @@ def test_quantities_are_written_canonically(given: str, wanted: str) -> None:
         assert quantity.parse(given) == quantity.parse(wanted)
 
 
-@pytest.mark.parametrize("text", ["", "lots", "1 Gi", "1GiB", "1e", "--1", "1.2.3", "1e99", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "lots", "1 Gi", "Gi", "1GiB", "1e", "--1", "1.2.3", "1e99", "٣", "9" * 5000]
+)
 def test_what_is_no_quantity(text: str) -> None:
     with pytest.raises(quantity.QuantityError):
         quantity.parse(text)
