@@ -159,8 +159,8 @@ async def _flat(running: Awaitable[None]) -> None:
 
 def _port() -> int:
     text = os.environ.get("GPUCLOUD_PORT") or "8000"
-    if not text.isdecimal() or not 0 < int(text) < 65534:
-        raise RunError(f"GPUCLOUD_PORT must be a port from 1 to 65533, not {text!r}")
+    if not text.isdecimal() or not 0 < int(text) < 65533:
+        raise RunError(f"GPUCLOUD_PORT must be a port from 1 to 65532, not {text!r}")
     return int(text)
 
 

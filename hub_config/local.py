@@ -12,7 +12,8 @@ root = Path(__file__).parent.parent
 data = Path(os.environ.get("GPUCLOUD_DATA") or root / ".gpucloud").absolute()
 port = int(os.environ.get("GPUCLOUD_PORT") or 8000)
 
-# Three neighbouring ports: pods keep the hub's address over a restart, so it must not be random.
+# Four neighbouring ports (the last is the service's): pods keep the hub's address over a restart,
+# so it must not be random.
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
 # The address at which pods reach the hub; on a real cluster, one of this machine's own.
 hub_ip = os.environ.get("GPUCLOUD_HUB_CONNECT_IP") or "127.0.0.1"

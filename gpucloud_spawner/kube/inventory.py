@@ -35,6 +35,11 @@ class InventoryReader:
         Reading nodes and all pods needs a ClusterRole; a hub without it still works, with fewer
         words.
         """
+        found = await self.snapshot()
+        return None if found is None else take_inventory(resource, *found)
+
+    async def snapshot(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+        """All nodes, and the pods of all namespaces that have not ended; None as for `read`."""
         async with self._lock:
             if time.monotonic() - self._read_at > self._max_age:
                 try:
@@ -45,7 +50,7 @@ class InventoryReader:
                 except (TimeoutError, ApiException, aiohttp.ClientError):
                     return None
                 self._read_at = time.monotonic()
-        return take_inventory(resource, self._nodes, self._pods)
+            return self._nodes, self._pods
 
     async def _items(self, list_method: Any, **selectors: str) -> list[dict[str, Any]]:
         # resource_version 0: the API server's cache is fresh enough and costs etcd nothing

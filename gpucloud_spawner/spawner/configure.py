@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .service import add_service
+
 TEMPLATES = Path(__file__).parent / "templates"
 HOME_MOUNT = "/home/jovyan"  # the home of Jupyter's images; a contract with users
 
@@ -18,6 +20,9 @@ def configure(c: Any) -> None:
 
         configure(c)
         c.GPUCloudSpawner.profiles = [...]
+
+    It adds a service, a role and a scope: where you have such of your own, use
+    ``c.JupyterHub.services.append(...)``, ``c.JupyterHub.load_roles.append(...)``.
     """
     hub, spawner = c.JupyterHub, c.GPUCloudSpawner
     hub.spawner_class = "gpucloud_spawner.GPUCloudSpawner"
@@ -38,3 +43,5 @@ def configure(c: Any) -> None:
     spawner.uid = 1000
     spawner.fs_gid = 100
     spawner.default_url = "/lab"
+
+    add_service(c)

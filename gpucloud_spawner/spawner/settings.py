@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubespawner import KubeSpawner
-from traitlets import Bool, Integer, List, TraitError, Unicode, default, validate
+from traitlets import Bool, CaselessStrEnum, Integer, List, TraitError, Unicode, default, validate
 
 from ..model.profiles import parse_profiles
 
@@ -74,6 +74,17 @@ class SpawnerSettings(KubeSpawner):
         Name of this hub in the label gpucloud.io/hub of its pods, where hubs share a namespace.
 
         Pods with this name that no server of this hub stands for are deleted as orphans.
+        """,
+    ).tag(config=True)
+
+    budget_unreachable = CaselessStrEnum(
+        ["allow", "deny"],
+        default_value="allow",
+        help="""
+        What to do with a start with GPUs when the service does not tell the budget within 2 s.
+
+        allow: start it; the ledger counts it all the same. deny: refuse it. Each case is counted in
+        gpucloud_budget_unanswered_total on the hub's /metrics. Example: "deny".
         """,
     ).tag(config=True)
 

@@ -23,12 +23,14 @@ from ..model.options import Choice, OptionError, resolve_options
 from ..model.profiles import allowed_profiles
 from ..storage.volumes import VolumeError, fit_volume
 from . import words
+from .budget import check_budget
 from .errors import StartRefused
 from .form import options_from_fields, render_profile_list
 from .launch import Launch
 from .orphans import OrphanSweeper
 from .reflectors import STEADY
 from .settings import SpawnerSettings
+from .stops import StopRecorder
 
 
 class GPUCloudSpawner(SpawnerSettings):
@@ -40,11 +42,13 @@ class GPUCloudSpawner(SpawnerSettings):
 
     _inventory: InventoryReader | None = None
     _sweeper: OrphanSweeper | None = None
+    _stop_recorder: StopRecorder | None = None
 
     choice: Choice | None = None
     previous_pod_uid: str | None = None
     _pod_requested = False
     _accepted_options: dict[str, Any] | None = None
+    _budget_notice = ""
 
     @default("profile_list")
     def _profiles_of_the_user(self) -> Any:
@@ -92,7 +96,9 @@ class GPUCloudSpawner(SpawnerSettings):
             self._forget_refused_options()
             raise
         await super().load_user_options()
-        await asyncio.gather(self._refuse_impossible(), self._fit_volume())
+        await self._refuse_impossible()
+        self._budget_notice = await check_budget(self, self.choice.gpus, self.choice.team)
+        await self._fit_volume()  # last: it may change something
         self._accepted_options = dict(self.user_options)
 
     def _forget_refused_options(self) -> None:
@@ -228,12 +234,28 @@ class GPUCloudSpawner(SpawnerSettings):
         key = f"{self.namespace}/{self.pod_name}"
         reflector = self.pod_reflector
         grace = 0 if now else self.delete_grace_period
+        last = self.current_pod
+
+        def is_gone() -> bool:
+            nonlocal last
+            pod = reflector.pods.get(key)
+            last = pod or last
+            return pod is None
+
         await self._delete_pod(grace)
-        gone = await reflector.wait_until(
-            lambda: key not in reflector.pods, timeout=grace + self.launch_timeout
-        )
+        gone = await reflector.wait_until(is_gone, timeout=grace + self.launch_timeout)
+        if last is not None:
+            self._record_stop(last, gone)
         if not gone:
             raise TimeoutError(f"Pod {key} was deleted but does not end")
+
+    def _record_stop(self, pod: dict[str, Any], gone: bool) -> None:
+        """Tell the ledger, in the background."""
+        if self._stop_recorder is None:
+            # one for all spawners of the hub
+            type(self)._stop_recorder = StopRecorder(self.db.get_bind().url)
+        assert self._stop_recorder is not None
+        self._stop_recorder.record(pod, gone=gone)
 
     async def _delete_pod(self, grace: int) -> None:
         options = V1DeleteOptions(grace_period_seconds=grace)
@@ -266,6 +288,8 @@ class GPUCloudSpawner(SpawnerSettings):
         """Words on what the start waits for, whenever they change, until the server answers."""
         await self._start_watching_pods()
         await self._start_watching_events()
+        if self._budget_notice:
+            yield words.Step(1, self._budget_notice).as_event()
         last: words.Step | None = None
         while True:
             pod = self.current_pod

@@ -1,0 +1,172 @@
+"""The service put together: its parts, its background tasks, and their orderly end.
+
+The one place that knows all rooms. It serves from its first second: what needs the database or the
+cluster says so while they are away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from kubernetes_asyncio.client import ApiClient, CoreV1Api
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from sqlalchemy.exc import DBAPIError
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from ..kube.connection import NoCluster, connect
+from ..kube.inventory import InventoryReader
+from ..kube.watch import cancel_and_wait
+from ..metering import db
+from ..metering.meter import Meter, MeterSettings
+from ..metering.metrics import LedgerMetrics
+from ..metering.prices import sync_site_prices
+from .auth import Teams, make_hub_auth
+from .contract import MAX_BODY_BYTES
+from .errors import PortalError
+from .handler import NotFound
+from .routes import NOT_FOUND, ROUTES, mount
+from .settings import HubAccess, Settings
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+Objects = list[dict[str, Any]]
+
+TEMPLATES = Path(__file__).parent / "templates"
+RETRY_SECONDS = 3.0
+BIND_PATIENCE_SECONDS = 15.0  # a service that the hub has just lost may still hold the port
+QUERY_THREADS = 4
+
+
+class Portal:
+    """One service process. `start()`, then `stop()`; both once."""
+
+    def __init__(self, settings: Settings, hub: HubAccess) -> None:
+        self.settings = settings
+        self.hub = hub
+        self.routes = ROUTES
+        self.hub_auth = make_hub_auth(hub)
+        self.teams = Teams(hub)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.metrics = LedgerMetrics(self.registry)
+        self.engine = db.make_engine(settings.db_url)
+        self.is_ready = False
+        self._threads = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="gpucloud-query")
+        self._server: HTTPServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._client: ApiClient | None = None
+        self._inventory: InventoryReader | None = None
+        self._meter: Meter | None = None
+
+    async def start(self) -> None:
+        """Open the ledger, serve, and meter. Raises SchemaError where the ledger is of a newer
+        version, OSError where the port stays taken."""
+        try:
+            if await self._in_thread(db.hub_is_ready, self.engine):
+                await self._in_thread(self._open_ledger)
+        except DBAPIError as error:
+            log.error("The database does not answer yet: %s", _first_line(error))
+        await self._listen()
+        self._tasks = [asyncio.create_task(self._keep_trying())]
+
+    async def stop(self) -> None:
+        """Stop serving, store what has arrived, and let go of everything."""
+        for task in self._tasks:
+            await cancel_and_wait(task)
+        if self._server is not None:
+            self._server.stop()
+            await self._server.close_all_connections()
+        if self._meter is not None:
+            await self._meter.stop()
+        if self._client is not None:
+            await self._client.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self.engine.dispose()
+
+    # -- what handlers ask for
+
+    async def ask_ledger(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a blocking question in a thread. Raises PortalError while there is no ledger."""
+        if not self.is_ready:
+            raise PortalError(
+                503, "ledger_starting", "The ledger waits for its database. Try again in a moment."
+            )
+        return await self._in_thread(call, *args, **kwargs)
+
+    async def look_at_cluster(self) -> tuple[Objects, Objects] | None:
+        """Nodes and pods as they are now; None where the cluster does not tell."""
+        return None if self._inventory is None else await self._inventory.snapshot()
+
+    async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: call(*args, **kwargs))
+
+    # -- coming up
+
+    def _open_ledger(self) -> None:
+        revision = db.upgrade(self.engine)
+        prices = sync_site_prices(
+            self.engine, self.settings.gpu_prices, self.settings.storage_price
+        )
+        log.info("The ledger is open, schema %s, %d new prices", revision, prices)
+        self.is_ready = True
+
+    async def _listen(self) -> None:
+        application = Application(
+            mount(self),
+            cookie_secret=secrets.token_bytes(32),
+            default_handler_class=NotFound,
+            default_handler_args={"portal": self, "route": NOT_FOUND},
+        )
+        address, port = self.settings.listen
+        # no xheaders: the client's address is nothing that we decide by
+        self._server = HTTPServer(application, max_body_size=MAX_BODY_BYTES)
+        deadline = asyncio.get_running_loop().time() + BIND_PATIENCE_SECONDS
+        while True:
+            try:
+                self._server.listen(port, address)
+                break
+            except OSError as error:
+                late = asyncio.get_running_loop().time() > deadline
+                if error.errno != errno.EADDRINUSE or late:
+                    raise
+                await asyncio.sleep(0.2)
+        log.info("Serving %s on %s:%d", self.hub.prefix, address, port)
+
+    async def _keep_trying(self) -> None:
+        """Ledger, cluster, meter: each as soon as it can be had."""
+        while self._meter is None:
+            try:
+                if not self.is_ready:
+                    await self._in_thread(self._open_ledger)
+                if self._client is None:
+                    self._client = await connect()
+                    self._inventory = InventoryReader(CoreV1Api(self._client))
+                await self._start_meter(self._client)
+                return
+            except (DBAPIError, db.SchemaError, NoCluster) as error:
+                log.warning("Not metering yet: %s", _first_line(error))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _start_meter(self, client: ApiClient) -> None:
+        settings = MeterSettings(
+            namespace=self.settings.namespace,
+            gpus=self.settings.gpus,
+            audit_seconds=self.settings.audit_seconds,
+        )
+        self._meter = Meter(self.engine, CoreV1Api(client), settings, self.metrics)
+        await self._meter.start()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

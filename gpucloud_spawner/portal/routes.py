@@ -1,0 +1,231 @@
+"""Every path of the service in one table: handler, methods, scopes, parameters.
+
+A request that is not in it is answered with 404 or 405; the tests walk it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tornado.web import RequestHandler, URLSpec
+
+from ..metering.idle import GROUPS as CAPACITY_GROUPS
+from ..metering.prices import KINDS as PRICE_KINDS
+from ..metering.query import FILTERS, GROUPS, MAX_PAGE
+from .api import cluster, money, usage
+from .auth import Need
+from .contract import Field, Verb
+from .handler import LoginCallback, NotFound, Static
+from .pages import UsagePage
+
+if TYPE_CHECKING:
+    from .app import Portal
+
+STATIC = Path(__file__).parent / "static"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A path below the service's prefix."""
+
+    path: str
+    handler: type[RequestHandler]
+    verbs: Mapping[str, Verb]
+    is_page: bool = False
+    options: Mapping[str, Any] | None = None
+
+    @property
+    def pattern(self) -> str:
+        """As a regular expression, which tornado matches in full; a folder takes what is in it."""
+        return re.escape(self.path) + ("(.*)" if self.path.endswith("/") else "")
+
+
+MONTH = Field("month", "calendar month (UTC); not with start and end", example="2026-11")
+WINDOW = (
+    Field("start", "RFC 3339; without times: this month", example="2026-11-01T00:00:00Z"),
+    Field("end", "RFC 3339, exclusive", example="2026-12-01T00:00:00Z"),
+    MONTH,
+)
+FILTER = tuple(Field(name, f"only this {name}; may be repeated", many=True) for name in FILTERS)
+FORMAT = Field("format", "json (default) or csv", allowed=("json", "csv"))
+PAGE_SIZE = Field("page_size", f"1 to {MAX_PAGE}; default 100", "integer", example="100")
+REASON = Field("reason", "why, for the records", required=True, example="agreed with finance")
+
+ROUTES: tuple[Route, ...] = (
+    Route("", UsagePage, {"GET": Verb(Need.ACCESS, "Page", (MONTH,), answers="text/html")}, True),
+    Route(
+        "oauth_callback",
+        LoginCallback,
+        {"GET": Verb(Need.NOTHING, "The hub sends people back here", answers="text/html")},
+        True,
+    ),
+    Route(
+        "static/",
+        Static,
+        {"GET": Verb(Need.NOTHING, "Style sheets", answers="text/css")},
+        True,
+        {"path": str(STATIC)},
+    ),
+    Route("health", cluster.Health, {"GET": Verb(Need.NOTHING, "Whether the service works")}),
+    Route(
+        "metrics",
+        cluster.Metrics,
+        {"GET": Verb(Need.METRICS, "For Prometheus", answers="text/plain")},
+    ),
+    Route("api/openapi.json", cluster.OpenAPI, {"GET": Verb(Need.ACCESS, "This document")}),
+    Route(
+        "api/gpus",
+        cluster.GPUs,
+        {"GET": Verb(Need.ACCESS, "GPUs per node and product now; who has them: for admins")},
+    ),
+    Route(
+        "api/usage",
+        usage.Usage,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "GPU-seconds, GiB-seconds and cost in a window, grouped. Your own; of your teams "
+                "for team admins; of all for admins",
+                (
+                    Field(
+                        "group_by",
+                        f"comma-separated, of: {', '.join(GROUPS)}",
+                        example="user,day",
+                    ),
+                    *WINDOW,
+                    *FILTER,
+                    FORMAT,
+                ),
+            )
+        },
+    ),
+    Route(
+        "api/usage/intervals",
+        usage.Intervals,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "The single lines behind a statement, in pages",
+                (
+                    *WINDOW,
+                    *FILTER,
+                    PAGE_SIZE,
+                    Field("cursor", "`next` of the page before"),
+                    FORMAT,
+                ),
+            )
+        },
+    ),
+    Route(
+        "api/usage/capacity",
+        usage.Capacity,
+        {
+            "GET": Verb(
+                Need.ADMIN,
+                "Capacity, used and idle GPU-seconds: used + idle = capacity",
+                (
+                    Field("group_by", f"comma-separated, of: {', '.join(CAPACITY_GROUPS)}, day"),
+                    *WINDOW,
+                ),
+            )
+        },
+    ),
+    Route(
+        "api/prices",
+        money.Prices,
+        {
+            "GET": Verb(Need.ACCESS, "The price list; who entered a line and why: for admins"),
+            "POST": Verb(
+                Need.ADMIN,
+                "Enter a price that holds from now or later; what was used keeps its price",
+                body=(
+                    Field("kind", "default gpu", allowed=PRICE_KINDS),
+                    Field("profile", "slug; empty: any"),
+                    Field("product", "GPU product; empty: any"),
+                    Field(
+                        "price",
+                        "per GPU-hour or GiB-hour; null: the site file's again",
+                        required=True,
+                        nullable=True,
+                        example="1.50",
+                    ),
+                    Field("valid_from", "RFC 3339; default now", example="2026-12-01T00:00:00Z"),
+                    REASON,
+                ),
+                status=201,
+            ),
+        },
+    ),
+    Route(
+        "api/adjustments",
+        money.Adjustments,
+        {
+            "GET": Verb(Need.ADMIN, "The latest corrections, newest first", (PAGE_SIZE,)),
+            "POST": Verb(
+                Need.ADMIN,
+                "Enter a correction of an interval, a user or a team; append-only",
+                body=(
+                    Field("interval_uid", "of the interval that it is about"),
+                    Field("user", "whose it is, where it is about no interval"),
+                    Field("team", "whose it is, where it is about no interval"),
+                    Field("app", "application, where it is about no interval"),
+                    Field("gpu_seconds", "to add; negative: to take off", "integer"),
+                    Field("money", "to add; negative: to take off", example="-1.50"),
+                    Field("effective_at", "RFC 3339: the day and month that it counts in"),
+                    REASON,
+                ),
+                status=201,
+            ),
+        },
+    ),
+    Route(
+        "api/budgets",
+        money.BudgetList,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "Budgets of this month: used, limit, renewal",
+                (
+                    Field(
+                        "scope",
+                        "own (default): you and your teams; team: teams that you administrate; "
+                        "all: for admins",
+                        allowed=("own", "team", "all"),
+                    ),
+                ),
+            )
+        },
+    ),
+    Route(
+        "api/budgets/check",
+        money.BudgetCheck,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "Whether a server with so many GPUs may start",
+                (
+                    Field("user", "default: you"),
+                    Field("team", "the team that is billed; empty: none"),
+                    Field("gpus", "default 1", "integer"),
+                ),
+            )
+        },
+    ),
+)
+NOT_FOUND = Route("", NotFound, {})
+
+
+def mount(portal: Portal) -> list[URLSpec]:
+    """The table as tornado's rules, below the service's prefix."""
+    return [
+        URLSpec(
+            re.escape(portal.hub.prefix) + route.pattern,
+            route.handler,
+            {"portal": portal, "route": route, **(route.options or {})},
+        )
+        for route in ROUTES
+    ]

@@ -1,0 +1,95 @@
+"""May this start use GPUs? The hub's question to the service, with the new server's own token.
+
+The service knows the ledger and the budgets; here is only what follows from its answer, or from
+none: a start must not hang on a service that is away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from prometheus_client import Counter
+
+from .errors import StartRefused
+from .service import SERVICE
+
+if TYPE_CHECKING:
+    from .spawner import GPUCloudSpawner
+
+ANSWER_SECONDS = 2.0
+
+UNANSWERED = Counter(
+    "gpucloud_budget_unanswered",
+    "Starts whose budget the service could not be asked about in time, by what was done",
+    ["decision"],
+)
+
+
+class _Unanswered(Exception):
+    """Why there is no answer."""
+
+
+async def check_budget(spawner: GPUCloudSpawner, gpus: int, team: str) -> str:
+    """Words of warning for the owner, or "". Raises StartRefused where a budget is used up.
+
+    A start without GPUs is not asked about.
+    """
+    if gpus == 0:
+        return ""
+    url = _service_url(spawner)
+    if url is None:  # a hub without the service has no budgets
+        if spawner.budget_unreachable == "deny":
+            raise _refusal()
+        return ""
+    try:
+        answer = await _ask(url, spawner.api_token, spawner.user.name, team, gpus)
+    except _Unanswered as why:
+        decision = str(spawner.budget_unreachable)
+        UNANSWERED.labels(decision).inc()
+        spawner.log.error(
+            "The budget of %s is not known (%s): %s", spawner._log_name, why, decision
+        )
+        if decision == "deny":
+            raise _refusal() from why
+        return ""
+    message = str(answer.get("message", ""))
+    if answer["decision"] == "refused":
+        raise StartRefused(message, reason="budget", status_code=403)
+    return message
+
+
+def _refusal() -> StartRefused:
+    return StartRefused(
+        "Your budget cannot be looked up at the moment, and servers with GPUs do not start without "
+        "it. Try again in a minute, or start one without GPUs.",
+        reason="budget-unreachable",
+        status_code=503,
+    )
+
+
+def _service_url(spawner: GPUCloudSpawner) -> str | None:
+    services: Any = getattr(spawner.user, "settings", {}).get("services") or {}
+    service = services.get(SERVICE)
+    if service is None or service.server is None:
+        return None
+    return f"{service.server.url}api/budgets/check"
+
+
+async def _ask(url: str, token: str, user: str, team: str, gpus: int) -> dict[str, Any]:
+    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+    headers = {"Authorization": f"token {token}"}
+    params = {"user": user, "team": team, "gpus": str(gpus)}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
+            session.get(url, params=params) as answer,
+        ):
+            body = await answer.json()
+            if answer.status != 200:
+                raise _Unanswered(f"{answer.status}: {str(body)[:300]}")
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise _Unanswered(f"{type(error).__name__}: {error}") from error
+    if not isinstance(body, dict) or body.get("decision") not in ("allowed", "notice", "refused"):
+        raise _Unanswered("an answer that is none")
+    return body

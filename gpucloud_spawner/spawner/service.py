@@ -1,0 +1,86 @@
+"""The service `gpucloud` in the hub's configuration: how it is started, and who may use it.
+
+What the service does is in `portal`, which this room does not know.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from jupyterhub import orm
+
+SERVICE = "gpucloud"
+ACCESS_SCOPE = f"access:services!service={SERVICE}"
+ADMIN_SCOPE = "custom:gpucloud:admin"
+DEFAULT_PORT = 8000
+
+
+def add_service(c: Any) -> None:
+    """Declare the service, its roles and who may use it, in the configuration ``c``.
+
+    The hub starts it, unless GPUCLOUD_SERVICE_URL says where it runs on its own; then both know its
+    token from GPUCLOUD_SERVICE_TOKEN.
+    """
+    hub = c.JupyterHub
+    hub.custom_scopes.update(
+        {ADMIN_SCOPE: {"description": "See all usage of gpucloud, set prices, enter corrections."}}
+    )
+    hub.extra_user_scopes.update({ACCESS_SCOPE})
+    c.GPUCloudSpawner.server_token_scopes = server_token_scopes
+    # groups: who is in a team, and who may see all of its use
+    hub.load_roles.append(
+        {"name": SERVICE, "services": [SERVICE], "scopes": ["list:groups", "read:groups"]}
+    )
+    external = os.environ.get("GPUCLOUD_SERVICE_URL")
+    hub.services.append(
+        {
+            "name": SERVICE,
+            # a browser's session holds no more than what decides about an administrator
+            "oauth_client_allowed_scopes": [ADMIN_SCOPE, "admin:users"],
+            "oauth_no_confirm": True,
+            **(_external(external) if external else _managed()),
+        }
+    )
+
+
+def _external(url: str) -> dict[str, Any]:
+    token = os.environ.get("GPUCLOUD_SERVICE_TOKEN")
+    if not token:
+        raise ValueError(
+            "GPUCLOUD_SERVICE_URL is set, so GPUCLOUD_SERVICE_TOKEN must be, too: the token that "
+            "the service has as JUPYTERHUB_API_TOKEN"
+        )
+    return {"url": url, "api_token": token}
+
+
+def _managed() -> dict[str, Any]:
+    command = [sys.executable, "-m", "gpucloud_spawner.portal"]
+    file = _config_file()
+    if file:
+        command += ["--config", str(file)]
+    port = os.environ.get("GPUCLOUD_SERVICE_PORT")
+    if not port:
+        port = str(int(os.environ.get("GPUCLOUD_PORT") or DEFAULT_PORT) + 3)
+    return {
+        "url": f"http://127.0.0.1:{port}",
+        "command": command,
+        # no secrets here: the hub keeps it in its database
+        "environment": {"GPUCLOUD_HUB_PID": str(os.getpid())},
+    }
+
+
+def _config_file() -> Path | None:
+    """The file that the running hub was given; None where this is no hub."""
+    app = sys.modules.get("jupyterhub.app")
+    if app is None or not app.JupyterHub.initialized():
+        return None
+    return Path(app.JupyterHub.instance().config_file).absolute()
+
+
+def server_token_scopes(spawner: Any) -> list[str]:
+    """What a server's own token may do: what JupyterHub gives it, and ask the service."""
+    role = orm.Role.find(spawner.db, "server")
+    return [*role.scopes, ACCESS_SCOPE]
