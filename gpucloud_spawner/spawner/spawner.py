@@ -268,12 +268,36 @@ class GPUCloudSpawner(SpawnerSettings):
         )
 
     async def get_url(self) -> str:
-        """Where the server is: after a hub restart, the pod knows better than the database."""
-        pod = self.current_pod
-        if pod is not None and self.is_pod_running(pod) and self.server:
-            return str(self._get_pod_url(pod)) + str(self.server.base_url)
+        """Where the server is: after a hub restart, the pod knows better than the database.
+
+        A pod that was starting when the hub ended is given `http_timeout` seconds to run.
+        """
+
+        def runs() -> bool:
+            return bool(self.is_pod_running(self.current_pod))
+
+        if self.pod_reflector:
+            await self.pod_reflector.wait_until(runs, timeout=self.http_timeout)
+        if runs() and self.server:
+            return str(self._get_pod_url(self.current_pod)) + str(self.server.base_url)
         url: str = await super().get_url()
         return url
+
+    async def poll(self) -> int | None:
+        """As KubeSpawner's, but a start that waited when the hub was killed is over.
+
+        Nobody follows it any more, and the hub could neither stop nor start it for as long as it
+        waited (jupyterhub/jupyterhub#3263).
+        """
+        status: int | None = await super().poll()
+        pod = self.current_pod
+        if status is not None or pod is None or words.is_scheduled(pod):
+            return status
+        if self._start_future is not None and not self._start_future.done():
+            return None
+        self.log.warning("%s waited for a machine when the hub ended: giving up", self._log_name)
+        await self.stop(now=True)
+        return 1
 
     async def rename(self, old_name: str, new_name: str) -> None:
         """Refused: the volume carries the name, and the next application of the old name would get
@@ -291,7 +315,7 @@ class GPUCloudSpawner(SpawnerSettings):
         if self._budget_notice:
             yield words.Step(1, self._budget_notice).as_event()
         last: words.Step | None = None
-        while True:
+        while self._start_future is None or not self._start_future.done():
             pod = self.current_pod
             waiting = ""
             if pod is not None and not words.is_scheduled(pod):
