@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +56,11 @@ def add_commands(commands: Any) -> None:
 def run_db(arguments: argparse.Namespace) -> int:
     """`gpucloud db ...`; returns the exit code."""
     try:
-        engine = _engine(arguments.db)
-        if arguments.action == "upgrade":
-            print(f"The ledger's schema is at {db.upgrade(engine)}.")
-        else:
-            print(db.current(engine) or "none")
+        with _engine(arguments.db) as engine:
+            if arguments.action == "upgrade":
+                print(f"The ledger's schema is at {db.upgrade(engine)}.")
+            else:
+                print(db.current(engine) or "none")
     except (db.SchemaError, LedgerError) as error:
         print(f"gpucloud: {error}", file=sys.stderr)
         return 1
@@ -76,9 +78,9 @@ def run_usage(arguments: argparse.Namespace) -> int:
             month=arguments.month,
             filters=filters,
         )
-        engine = _engine(arguments.db)
-        db.check(engine)
-        statement = usage(engine, query, currency=arguments.currency)
+        with _engine(arguments.db) as engine:
+            db.check(engine)
+            statement = usage(engine, query, currency=arguments.currency)
     except (db.SchemaError, LedgerError) as error:
         print(f"gpucloud: {error}", file=sys.stderr)
         return 1
@@ -87,7 +89,8 @@ def run_usage(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(url: str | None) -> Engine:
+@contextmanager
+def _engine(url: str | None) -> Iterator[Engine]:
     if url is None:
         file = Path(os.environ.get("GPUCLOUD_DATA") or ".gpucloud") / "jupyterhub.sqlite"
         if not file.exists():
@@ -95,4 +98,8 @@ def _engine(url: str | None) -> Engine:
                 "no_database", "Name the hub's database: --db URL, or GPUCLOUD_DB_URL."
             )
         url = f"sqlite:///{file}"
-    return db.make_engine(url)
+    engine = db.make_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()

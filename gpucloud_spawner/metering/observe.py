@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -268,7 +269,7 @@ def read_claim(claim: KubeObject, seen_at: int, *, gone: bool = False) -> ClaimF
         namespace=meta["namespace"],
         claim=meta["name"][:_LONGEST],
         created_at=created_at,
-        gib=None if size is None else int(-(-parse_quantity(size) // GIB)),
+        gib=None if size is None else math.ceil(parse_quantity(size) / GIB),
         seen_at=max(seen_at, created_at),
         deleted_at=_deleted_at(meta),
         gone=gone,

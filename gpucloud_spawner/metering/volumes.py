@@ -68,7 +68,7 @@ def _lines(
     for index, (size, start) in enumerate(zip(sizes, starts, strict=True)):
         following = starts[index + 1] if index + 1 < len(starts) else None
         end, source = end_at, end_source
-        if following is not None and (end is None or following < end):
+        if following is not None and (end is None or following <= end):
             end, source = following, "grown"
         lines.append(
             {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from jupyterhub import orm
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from gpucloud_spawner.metering import db
+from gpucloud_spawner.metering.tables import Base
 
 from .postgres import PostgresServer, find_binaries
 
@@ -49,10 +51,40 @@ def url(empty_url: str) -> str:
     return empty_url
 
 
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    """A database with the ledger's tables."""
+def _make_ledger(url: str) -> None:
+    make_hub_tables(url)
     engine = db.make_engine(url)
     db.upgrade(engine)
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "jupyterhub.sqlite"
+    _make_ledger(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_ledger(postgres: PostgresServer) -> str:
+    url = postgres.new_database()
+    _make_ledger(url)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A database with the hub's tables and the ledger's, which are empty.
+
+    A copy of a file, or the same database emptied: making the tables takes a second.
+    """
+    if request.param == "sqlite":
+        file = shutil.copy(request.getfixturevalue("sqlite_ledger"), tmp_path)
+        engine = db.make_engine(f"sqlite:///{file}")
+    else:
+        engine = db.make_engine(request.getfixturevalue("postgres_ledger"))
+        names = ", ".join(Base.metadata.tables)
+        with engine.begin() as connection:
+            connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
     yield engine
     engine.dispose()

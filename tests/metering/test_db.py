@@ -88,13 +88,16 @@ def test_waiting_for_the_hub_ends_once_its_tables_are_there(empty_url: str) -> N
     engine.dispose()
 
 
-def test_a_newer_schema_is_refused_and_left_alone(engine: Engine) -> None:
+def test_a_newer_schema_is_refused_and_left_alone(url: str) -> None:
+    engine = db.make_engine(url)
+    db.upgrade(engine)
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     for call in (db.check, db.upgrade):
         with pytest.raises(db.SchemaError, match="newer than this version"):
             call(engine)
     assert db.current(engine) == "9999"
+    engine.dispose()
 
 
 def test_a_missing_schema_is_told_with_the_remedy(url: str) -> None:
