@@ -21,13 +21,8 @@ from gpucloud_spawner.localcluster.kubelet.host import Addresses
 from gpucloud_spawner.localcluster.kubelet.images import ImageStore, UnknownImage
 from gpucloud_spawner.localcluster.kubelet.runtime import Exit
 from gpucloud_spawner.localcluster.kubelet.status import ContainerState, conditions, phase
-from gpucloud_spawner.localcluster.kubelet.volumes import (
-    MountError,
-    View,
-    container_view,
-    inside,
-    write_atomically,
-)
+from gpucloud_spawner.localcluster.kubelet.view import View, container_view
+from gpucloud_spawner.localcluster.kubelet.volumes import MountError, inside, write_atomically
 
 Obj = dict[str, Any]
 DONE = Exit(0, "Completed", "", "", "")
@@ -156,7 +151,7 @@ def test_mounts_are_laid_out(tmp_path: Path) -> None:
     view = container_view(tmp_path / "pod", container, "/home/jovyan", volumes)
     assert view.home == volumes["home"] / "alice"
     assert (view.home / "shared").resolve() == volumes["cfg"]
-    assert view.links == [view.home / "shared"]
+    assert view.links == {view.home / "shared": volumes["cfg"]}
     assert (tmp_path / "pod/mounts/c/data").resolve() == volumes["big"]
     # What the user has put at the place of a mount is never removed.
     (view.home / "shared").unlink()

@@ -9,5 +9,5 @@ What a container gets here, and what it cannot get without a container runtime:
   pod and its image: nothing of the kubelet's own;
 - no isolation: it is a process of the user who started the kubelet, who sees all other files and
   processes. Security contexts, read-only mounts and cpu limits are not enforced; memory limits are.
-- Mounts: see `volumes`.
+- Mounts: see `view`.
 """

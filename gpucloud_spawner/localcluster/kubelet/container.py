@@ -6,30 +6,35 @@ The order in which a pod's containers start and end is the pod worker's business
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..events import now
-from ..gpus import device_env
 from ..quantity import amount
-from .environment import ConfigError, Lookup, container_argv, container_env
+from .environment import ConfigError
+from .health import Health
 from .host import Host
 from .images import Image, UnknownImage
-from .logs import tail
-from .probes import Probe, Target, check
-from .runtime import Exit, Instance, StartError
+from .launch import Inputs, Launch, prepare
+from .logs import head, tail
+from .probes import Target, check
+from .pulling import Pull
+from .runtime import UNKNOWN, Exit, Instance, StartError
 from .status import ContainerState
-from .volumes import MountError, View, container_view, mounts_dir
+from .view import View
+from .volumes import MountError
 
 log = logging.getLogger(__name__)
 Obj = dict[str, Any]
 KEPT_INSTANCES = 2  # the running one and the one before it, for `kubectl logs --previous`
 MESSAGE_BYTES = 4096
 HOOK_SECONDS = 30.0
+NOT_LOCATED = "The container could not be located when the pod was terminated"
 
 
 class Container:
@@ -54,10 +59,20 @@ class Container:
         self._wake = wake
         self._backoff = 0.0
         self._retries = 0
-        self._image_backoff = 0.0
         self._started_loop = 0.0
         self._target: Target | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pod: Obj = {}
+        self._pull = Pull(host, spec, self.state)
+        self._health = Health(
+            spec,
+            self.state,
+            http=host.http,
+            spawn=self.spawn,
+            unhealthy=self._unhealthy,
+            failed=self._failed_probe,
+            wake=wake,
+        )
         limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory")
         self.memory_limit = amount("memory", limit) if limit else 0
 
@@ -66,6 +81,11 @@ class Container:
     @property
     def running(self) -> bool:
         return self.instance is not None and self.instance.running
+
+    @property
+    def lost(self) -> bool:
+        """It ended with its node, not by itself."""
+        return self.state.exit is not None and self.state.exit.reason == UNKNOWN
 
     def log_path(self, previous: bool) -> Path | None:
         """The log of the present (or last) instance, or of the one before that."""
@@ -91,6 +111,23 @@ class Container:
             self.state.started = self.state.ready = True
         else:
             self.state.exit = self.instance.exit
+
+    def begin_anew(self) -> None:
+        """The node has lost the pod: an init container counts as never run, another one as one that
+        waits for those."""
+        state = self.state
+        if self.attempt < 0:
+            return
+        state.last = None if self.init and not self.sidecar else state.exit or state.last
+        state.exit, state.waiting = None, "PodInitializing"
+
+    def conclude(self) -> None:
+        """Its pod will not run again: what never ran counts as lost."""
+        state = self.state
+        if state.exit is None:
+            lost = Exit(137, "ContainerStatusUnknown", NOT_LOCATED, "", "")
+            state.exit, state.last = state.last or lost, None
+        state.ready = state.started = False
 
     def note_exit(self) -> bool:
         """Takes over an end that has happened; True if there was one."""
@@ -135,62 +172,21 @@ class Container:
 
     # Starting
 
-    async def start(
-        self,
-        pod: Obj,
-        volumes: Mapping[str, Path],
-        devices: Mapping[str, list[str]],
-        lookup: Lookup,
-    ) -> None:
+    async def start(self, inputs: Inputs) -> None:
         """Tries to start the next instance; what is in the way is in the state afterwards."""
-        image = self._pull(pod)
+        pod = inputs.pod
+        tell = functools.partial(self.event, pod)
+        image, delay = self._pull.try_again(tell, first=self.attempt < 0)
         if image is None:
+            self.retry_at = asyncio.get_running_loop().time() + delay
             return
         try:
-            await self._prepare_and_run(pod, image, volumes, devices, lookup)
+            await self._prepare_and_run(inputs, image)
         except (ConfigError, MountError) as error:
             self._postpone("CreateContainerConfigError", str(error))
             self.event(pod, "Warning", "Failed", f"Error: {error}")
         except StartError as error:
             self._failed_to_start(pod, str(error))
-
-    def _pull(self, pod: Obj) -> Image | None:
-        name, policy = self.spec.get("image", ""), self.spec.get("imagePullPolicy", "")
-        try:
-            image = self.host.images.get(name)
-        except UnknownImage as error:
-            self._image_failed(pod, name, policy, str(error))
-            return None
-        if self.attempt < 0:
-            text = f'Container image "{name}" already present on machine'
-            self.event(pod, "Normal", "Pulled", text)
-        self._image_backoff = 0.0
-        self.state.image_id = image.identity
-        return image
-
-    def _image_failed(self, pod: Obj, name: str, policy: str, error: str) -> None:
-        loop, timing = asyncio.get_running_loop(), self.host.timing
-        if policy == "Never":
-            text = f'Container image "{name}" is not present with pull policy of Never'
-            self._postpone("ErrImageNeverPull", f"{text}: {error}")
-            self.event(pod, "Warning", "ErrImageNeverPull", text)
-            return
-        if self.state.waiting == "ErrImagePull":
-            # The next attempt is some time away: meanwhile it is a back-off.
-            self.state.waiting = "ImagePullBackOff"
-            self.state.message = f'Back-off pulling image "{name}": ErrImagePull: {error}'
-            self.event(pod, "Normal", "BackOff", f'Back-off pulling image "{name}"')
-            self.event(pod, "Warning", "Failed", "Error: ImagePullBackOff")
-            self.retry_at = loop.time() + self._image_backoff
-            return
-        self._image_backoff = min(
-            max(timing.restart_backoff, self._image_backoff * 2), timing.restart_backoff_max
-        )
-        self.event(pod, "Normal", "Pulling", f'Pulling image "{name}"')
-        self.event(pod, "Warning", "Failed", f'Failed to pull image "{name}": {error}')
-        self.event(pod, "Warning", "Failed", "Error: ErrImagePull")
-        self.state.waiting, self.state.message = "ErrImagePull", error
-        self.retry_at = loop.time() + min(timing.retry, self._image_backoff)
 
     def _postpone(self, reason: str, message: str) -> None:
         self._retries += 1
@@ -199,51 +195,28 @@ class Container:
         self.retry_at = asyncio.get_running_loop().time() + delay
         self.state.waiting, self.state.message = reason, message
 
-    async def _prepare_and_run(
-        self,
-        pod: Obj,
-        image: Image,
-        volumes: Mapping[str, Path],
-        devices: Mapping[str, list[str]],
-        lookup: Lookup,
-    ) -> None:
-        env, cwd = await self._environment(pod, image, volumes, lookup)
-        env |= device_env(devices)
-        assert self.view is not None
-        argv = [self.view.translate(t) for t in container_argv(self.spec, image, env)]
-        self._aim(pod, env, cwd, self.view.translate)
+    async def _prepare_and_run(self, inputs: Inputs, image: Image) -> None:
+        pod = inputs.pod
+        launch = await self._prepare(inputs, image)
         self.attempt += 1
         self._prune()
-        (self.directory / "termination-log").write_bytes(b"")
+        self._empty_report()
         if self.attempt > 0:
             self.state.restarts = self.attempt
         self._identify(pod)
         self._raise_backoff()
         self.event(pod, "Normal", "Created", f"Created container: {self.name}")
         self.instance = Instance(self.directory / str(self.attempt), self._wake)
-        await self.instance.start(argv, env, cwd)
+        await self.instance.start(launch.argv, launch.env, launch.cwd)
         self._note_running(pod)
         await self._post_start(pod)
 
-    async def _environment(
-        self, pod: Obj, image: Image, volumes: Mapping[str, Path], lookup: Lookup
-    ) -> tuple[dict[str, str], Path]:
-        self.view = view = container_view(self.pod_dir, self.spec, image.home, volumes)
-        env = await container_env(
-            pod, self.spec, image, str(view.home), lookup, self.host.allocatable
-        )
-        env = {name: view.translate(value) for name, value in env.items()}
-        mounts = mounts_dir(self.pod_dir, self.name)
-        if mounts.exists():
-            env.setdefault("GPUCLOUD_MOUNTS", str(mounts))
-        cwd = view.home
-        if wanted := self.spec.get("workingDir"):
-            cwd = Path(view.translate(wanted))
-            if not cwd.is_dir():
-                raise ConfigError(
-                    f"workingDir {wanted} is neither a directory nor a mount of the container"
-                )
-        return env, cwd
+    async def _prepare(self, inputs: Inputs, image: Image) -> Launch:
+        allocatable = self.host.allocatable
+        launch = await prepare(inputs, self.spec, image, self.pod_dir, allocatable)
+        self.view = launch.view
+        self._aim(inputs.pod, launch.env, launch.cwd, launch.view.translate)
+        return launch
 
     def _identify(self, pod: Obj) -> None:
         self.state.identity = f"gpucloud://{pod['metadata']['uid']}/{self.name}/{self.attempt}"
@@ -251,6 +224,14 @@ class Container:
     def _prune(self) -> None:
         old = self.directory / str(self.attempt - KEPT_INSTANCES)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _empty_report(self) -> None:
+        report = self.directory / "termination-log"
+        # It was the last instance's: opening whatever that has put there could block for ever.
+        if report.is_dir() and not report.is_symlink():
+            shutil.rmtree(report)
+        report.unlink(missing_ok=True)
+        report.touch(mode=0o600)
 
     def _raise_backoff(self) -> None:
         timing = self.host.timing
@@ -276,8 +257,7 @@ class Container:
         self._retries = 0
         self._started_loop = asyncio.get_running_loop().time()
         self.event(pod, "Normal", "Started", f"Started container {self.name}")
-        state.started = "startupProbe" not in self.spec
-        state.ready = state.started and "readinessProbe" not in self.spec
+        self._health.note_start()
         self._begin_probes(pod)
         if self.memory_limit:
             self.host.watch_memory()
@@ -292,22 +272,18 @@ class Container:
             self.event(pod, "Warning", "FailedPostStartHook", f"PostStartHook failed: {output}")
             self.spawn(self.stop(pod, 0, "FailedPostStartHook"))
 
-    async def resume(self, pod: Obj, volumes: Mapping[str, Path], lookup: Lookup) -> None:
+    async def resume(self, inputs: Inputs) -> None:
         """After adoption: probes go on. They need the environment, which is kept nowhere."""
         if not self.running or self._target is not None:
             return
-        env, cwd = dict[str, str](), self.pod_dir
-        translate: Callable[[str], str] = str
         try:
             image = self.host.images.get(self.spec.get("image", ""))
-            env, cwd = await self._environment(pod, image, volumes, lookup)
+            await self._prepare(inputs, image)
         except (ConfigError, MountError, UnknownImage) as error:
             # What it was started with is gone meanwhile: only its exec probes miss that.
             log.warning("container %s: its environment is incomplete: %s", self.name, error)
-        if self.view is not None:
-            translate = self.view.translate
-        self._aim(pod, env, cwd, translate)
-        self._begin_probes(pod)
+            self._aim(inputs.pod, {}, self.pod_dir, str)
+        self._begin_probes(inputs.pod)
         if self.memory_limit:
             self.host.watch_memory()
 
@@ -320,7 +296,7 @@ class Container:
 
     # Probes
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"container {self.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -338,54 +314,34 @@ class Container:
             self.instance.release()
 
     def _begin_probes(self, pod: Obj) -> None:
-        if "startupProbe" in self.spec and not self.state.started:
-            self._probe("startup", pod)
-            return
-        for kind in ("readiness", "liveness"):
-            self._probe(kind, pod)
-
-    def _probe(self, kind: str, pod: Obj) -> None:
-        spec = self.spec.get(f"{kind}Probe")
-        if not spec:
-            return
         assert self._target is not None
+        self._pod = pod
+        self._health.begin(self._target)
 
-        def unhealthy(message: str) -> None:
-            if not self.stopping:
-                self.event(pod, "Warning", "Unhealthy", message)
+    def _unhealthy(self, message: str) -> None:
+        if not self.stopping:
+            self.event(self._pod, "Warning", "Unhealthy", message)
 
-        probe = Probe(
-            kind,
-            spec,
-            self._target,
-            self.host.http,
-            lambda healthy: self._on_probe(kind, spec, healthy, pod),
-            unhealthy,
-        )
-        self.spawn(probe.run())
-
-    def _on_probe(self, kind: str, spec: Obj, healthy: bool, pod: Obj) -> None:
-        if kind == "readiness":
-            self.state.ready = healthy
-        elif kind == "startup" and healthy:
-            self.state.started = True
-            self.state.ready = "readinessProbe" not in self.spec
-            self._begin_probes(pod)
-        elif not healthy and not self.stopping:
-            grace = spec.get("terminationGracePeriodSeconds")
-            if grace is None:
-                grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
-            why = f"Container {self.name} failed {kind} probe, will be restarted"
-            self.spawn(self.stop(pod, grace, why))
-        self._wake()
+    def _failed_probe(self, kind: str, probe: Obj) -> None:
+        if self.stopping:
+            return
+        grace = probe.get("terminationGracePeriodSeconds")
+        if grace is None:
+            grace = self._pod["spec"].get("terminationGracePeriodSeconds", 30)
+        why = f"Container {self.name} failed {kind} probe, will be restarted"
+        self.spawn(self.stop(self._pod, grace, why))
 
     # Ending
 
     async def stop(self, pod: Obj, grace: float, why: str = "") -> None:
-        """preStop, SIGTERM, and SIGKILL when the grace period is over."""
-        if not self.running or self.stopping:
+        """preStop, SIGTERM, and SIGKILL when the grace period is over. While that is under way,
+        another call waits for its end, for as long as its own grace period allows."""
+        if not self.running:
             return
         assert self.instance is not None
+        if self.stopping:
+            await self.instance.stop(grace, ask=False)
+            return
         self.stopping = True
         try:
             self.event(pod, "Normal", "Killing", why or f"Stopping container {self.name}")
@@ -422,8 +378,7 @@ class Container:
             await self.instance.stop(grace)
 
     def _termination_message(self, ended: Exit) -> str:
-        path = self.directory / "termination-log"
-        text = path.read_bytes()[:MESSAGE_BYTES].decode(errors="replace") if path.exists() else ""
+        text = head(self.directory / "termination-log", MESSAGE_BYTES)
         policy = self.spec.get("terminationMessagePolicy")
         if not text and ended.code != 0 and policy == "FallbackToLogsOnError":
             text = tail(self.directory / str(self.attempt) / "log")

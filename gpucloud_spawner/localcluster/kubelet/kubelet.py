@@ -7,7 +7,7 @@ watch and one set of connections, so that an idle cluster costs next to nothing.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import os
 import shutil
@@ -27,15 +27,18 @@ from ..quantity import amount
 from .host import Addresses, Host, Timing
 from .images import DEFAULT_PATTERNS, ImageStore
 from .node import NodeConfig, NodeObject
-from .podworker import STATE_FILE, PodWorker, kill_strays
+from .podworker import PodWorker
 from .reclaim import Reclaimer
 from .runtime import descendants, memory_of, process_table
 from .server import Server
+from .strays import remove_strays
 from .volumes import Volumes
 
 log = logging.getLogger(__name__)
 Obj = dict[str, Any]
 MAX_PODS = 110
+# A pod whose start takes longer (a hook, a Secret that nobody answers for) holds nobody up.
+SETTLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,20 @@ class Kubelet:
         await self.node.register()
         self._pods.start()
         await self._pods.synced()
-        self._remove_strays()
+        known = {pod["metadata"]["uid"] for pod in self._pods.store.values()}
+        await remove_strays(self.host.pods, self.config.name, known)
         self._ready = True
         for pod in list(self._pods.store.values()):
-            self._add(pod)
+            # Not again those that appeared while the strays were removed.
+            self._on_pod(None, pod)
         self.node.start()
+
+    async def settled(self) -> None:
+        """Returns once it has looked at every pod that was bound to it when it started."""
+        workers = list(self.workers.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await asyncio.gather(*(worker.settled.wait() for worker in workers))
 
     async def close(self, shutdown: bool) -> None:
         """Ends the node; with `shutdown` its containers too."""
@@ -125,19 +137,6 @@ class Kubelet:
         pod = self._pods.store.get(f"{namespace}/{name}")
         return self.workers.get(pod["metadata"]["uid"]) if pod else None
 
-    def _remove_strays(self) -> None:
-        known = {pod["metadata"]["uid"] for pod in self._pods.store.values()}
-        for directory in self.host.pods.glob("*"):
-            if directory.name in known:
-                continue
-            try:
-                saved = json.loads((directory / STATE_FILE).read_text())
-            except (FileNotFoundError, json.JSONDecodeError):
-                continue
-            if saved["node"] == self.config.name:
-                kill_strays(directory)
-                shutil.rmtree(directory, ignore_errors=True)
-
 
 class Kubelets:
     """All nodes of this process. On leaving `async with` their containers are ended, the pods stay
@@ -169,6 +168,7 @@ class Kubelets:
                 self.nodes.append(Kubelet(config, host, self._server.port))
             stack.push_async_callback(self._close_nodes)
             await asyncio.gather(*(node.start() for node in self.nodes))
+            await asyncio.gather(*(node.settled() for node in self.nodes))
             self._stack = stack.pop_all()
         return self
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
+TAIL_BYTES = 256 * 1024
 POLL_SECONDS = 0.15  # only while somebody follows
 
 
@@ -136,10 +138,31 @@ def _inode(file: IO[bytes]) -> int:
     return os.fstat(file.fileno()).st_ino
 
 
+def head(path: Path, size: int) -> str:
+    """The beginning of a file that a container may have replaced by anything: a huge one, a pipe
+    that nobody writes to, a link to a device. Only what an ordinary file holds is read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        return file.read(size).decode(errors="replace")
+
+
 def tail(path: Path, lines: int = 80, size: int = 2048) -> str:
     """The end of a log as a termination message: FallbackToLogsOnError."""
     if not path.exists():
         return ""
     with path.open("rb") as file:
-        text = b"".join(_existing(path, LogOptions(tail_lines=lines), file))
+        # Every line has a stamp before its text: this surely holds `size` bytes of text, or all
+        # the lines that are asked for if they are short.
+        if file.seek(0, os.SEEK_END) > TAIL_BYTES:
+            file.seek(-TAIL_BYTES, os.SEEK_END)
+            file.readline()
+        else:
+            file.seek(0)
+        rendered = (text for line in _complete_lines(file) if (text := _render(line, LogOptions())))
+        text = b"".join(deque(rendered, maxlen=lines))
     return text[-size:].decode(errors="replace")

@@ -24,6 +24,7 @@ from typing import IO
 log = logging.getLogger(__name__)
 SHIM = Path(__file__).with_name("shim.py")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+UNKNOWN = "Unknown"  # the reason of an end that nobody has seen
 SHIM_GRACE = 3.0  # seconds a shim has to end what its container left behind
 
 
@@ -131,8 +132,10 @@ class Instance:
         self._note_shim(self._popen.pid)
         with contextlib.suppress(BrokenPipeError), self._popen.stdin as stdin:
             stdin.write(marshal.dumps(spec))
-        await _closed(self._popen.stdout)
-        self._watch()
+        try:
+            await _closed(self._popen.stdout)
+        finally:  # also when this is cancelled: what has been started can be ended
+            self._watch()
         self._read_started()
         if not self.pid:
             await self._shim_ended()
@@ -217,7 +220,7 @@ class Instance:
     def _unknown(self, finished: str = "") -> Exit:
         # What a kubelet finds after a reboot: the container ended with its node, not by itself.
         started = self.started_at or "1970-01-01T00:00:00Z"
-        return Exit(255, "Unknown", "", started, finished or started)
+        return Exit(255, UNKNOWN, "", started, finished or started)
 
     def mark(self, what: str) -> None:
         """Leaves a note on why it is being ended: "oomkilled" or "shutdown"."""
@@ -237,10 +240,13 @@ class Instance:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    async def stop(self, grace: float) -> None:
-        """Ends it within the grace period, and surely."""
+    async def stop(self, grace: float, *, ask: bool = True) -> None:
+        """Ends it within the grace period, and surely; with ask=False it has been asked before."""
+        if not self.pid:
+            self._read_started()  # a start that was cut short
         if grace > 0:
-            self.terminate()
+            if ask:
+                self.terminate()
             if await self._ended(grace):
                 return
         self.kill()

@@ -1,23 +1,14 @@
-"""The volumes of a pod as directories, and where its containers find them.
+"""The volumes of a pod as directories; where its containers find them is in `view`.
 
-A process without a container sees the machine's own file system, and a mount cannot be put at its
-path there. The same rule everywhere, with or without rights on the machine:
-- the mount at the image's home (/home/jovyan) is the container's HOME and working directory; with
-  no such mount that is a directory of the pod's own;
-- a mount below the home is a link in it; any other lies under $GPUCLOUD_MOUNTS at its path;
-- wherever the command, the arguments, the environment or an exec probe name a mounted path (also
-  inside a longer text such as `--dir=/data/x` or a shell line), they get the real path instead.
-Read-only mounts are not enforced. hostPath is refused unless the kubelet is told to allow it.
-Claims are directories under DATA/volumes, shared by all nodes of this machine.
+hostPath is refused unless the kubelet is told to allow it. Claims are directories under
+DATA/volumes, shared by all nodes of this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import logging
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -39,11 +30,15 @@ class MountError(Exception):
 
 
 def inside(base: Path, relative: str) -> Path:
-    """base/relative, refused if it would leave base. Compares whole path parts."""
+    """base/relative, refused if it would leave base: by its parts, or by a link on its way, which
+    the user of a volume may have put there."""
     parts = PurePosixPath(relative).parts
-    if ".." in parts or relative.startswith("/"):
+    if ".." in parts or relative.startswith("/") or "\0" in relative:
         raise MountError(f"path {relative!r} must be relative and must not contain '..'")
-    return base.joinpath(*parts)
+    path = base.joinpath(*parts)
+    if not path.resolve().is_relative_to(base.resolve()):
+        raise MountError(f"path {relative!r} leaves its volume by a link")
+    return path
 
 
 class ObjectCache:
@@ -119,7 +114,7 @@ class Volumes:
             directory = pod_dir / "volumes" / volume["name"]
             try:
                 result[volume["name"]] = await self._one(pod, volume, directory, changed)
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
                 raise MountError(
                     f'MountVolume.SetUp failed for volume "{volume["name"]}" : {error}'
                 ) from error
@@ -216,6 +211,10 @@ def write_atomically(directory: Path, files: Files) -> None:
     current = directory / "..data"
     if current.exists() and _same(current, files):
         return
+    for name in files:
+        first = next(iter(PurePosixPath(name).parts), "..")
+        if first.startswith(".."):  # those are ours
+            raise MountError(f"path {name!r} must name a file and must not start with '..'")
     fresh = directory / f"..{time.time_ns()}"
     fresh.mkdir(mode=0o755)
     for name, (content, mode) in files.items():
@@ -248,63 +247,3 @@ def _same(current: Path, files: Files) -> bool:
         path.read_bytes() == files[name][0] and path.stat().st_mode & 0o777 == files[name][1]
         for name, path in present.items()
     )
-
-
-class View:
-    """What one container sees: its HOME, and the real path of every mounted one."""
-
-    def __init__(self, home: Path, image_home: str, paths: Mapping[str, Path]) -> None:
-        self.home = home
-        self.paths = {image_home.rstrip("/"): home, **paths}
-        names = "|".join(re.escape(path) for path in sorted(self.paths, key=len, reverse=True))
-        self._pattern = re.compile(rf"(?<![\w./-])({names})(?![\w.-])")
-        self.links: list[Path] = []
-
-    def translate(self, text: str) -> str:
-        """The text with every mounted path in it replaced by the real one."""
-        return self._pattern.sub(lambda match: str(self.paths[match[1]]), text)
-
-
-def container_view(
-    pod_dir: Path, container: Obj, image_home: str, volumes: Mapping[str, Path]
-) -> View:
-    """Lays a container's mounts out by the rule above."""
-    paths: dict[str, Path] = {}
-    for mount in container.get("volumeMounts") or []:
-        source = volumes[mount["name"]]
-        if sub := mount.get("subPath"):
-            source = inside(source, sub)
-            if not source.exists():
-                source.mkdir(parents=True)
-        paths[mount["mountPath"].rstrip("/") or "/"] = source
-    home = paths.pop(image_home, None) or pod_dir / "home" / container["name"]
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    report = pod_dir / "containers" / container["name"] / "termination-log"
-    report.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    message_path = container.get("terminationMessagePath") or "/dev/termination-log"
-    view = View(home, image_home, {**paths, message_path: report})
-    for path, source in paths.items():
-        nested = PurePosixPath(path).is_relative_to(image_home)
-        base = home if nested else mounts_dir(pod_dir, container["name"])
-        link = base / PurePosixPath(path).relative_to(image_home if nested else "/")
-        if _link(link, source) and nested:
-            view.links.append(link)
-    return view
-
-
-def mounts_dir(pod_dir: Path, container: str) -> Path:
-    """Where the mounts outside of the home are found, at their paths ($GPUCLOUD_MOUNTS)."""
-    return pod_dir / "mounts" / container
-
-
-def _link(link: Path, target: Path) -> bool:
-    with contextlib.suppress(OSError):
-        if link.is_symlink():
-            link.unlink()
-        elif link.is_dir():
-            link.rmdir()  # only if empty: a user's own files are never removed
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(target)
-        return True
-    log.warning("%s exists: the volume mounted there is only found at %s", link, target)
-    return False
