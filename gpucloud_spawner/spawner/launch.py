@@ -123,12 +123,18 @@ class Launch:
         if not self._spawner.wait_for_port:
             return
         where = urlsplit(url)
-        while not await _accepts(where.hostname or "", where.port or 80):
+        while True:
             pod = self._spawner.current_pod
             if pod is None:
                 raise StartRefused(
                     "The pod was deleted while it started.", reason="pod-deleted", status_code=500
                 )
+            host = where.hostname or ""
+            if host == self._spawner.dns_name:
+                # its Service was made a moment ago: the name may not resolve here, or not yet
+                host = pod["status"]["podIP"]
+            if await _accepts(host, where.port or 80):
+                return
             await self._raise_if_failed(pod)
             self._raise_if_late(pod)
             await self._spawner.pod_reflector.wait_for_change(timeout=0.1)

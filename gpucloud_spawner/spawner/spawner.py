@@ -252,6 +252,8 @@ class GPUCloudSpawner(SpawnerSettings):
     def _record_stop(self, pod: dict[str, Any], gone: bool) -> None:
         """Tell the ledger, in the background."""
         if self._stop_recorder is None:
+            if self.db is None:
+                return  # no hub, so no ledger
             # one for all spawners of the hub
             type(self)._stop_recorder = StopRecorder(self.db.get_bind().url)
         assert self._stop_recorder is not None
