@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         level=logging.DEBUG if arguments.debug else logging.INFO,
         format="[%(levelname).1s %(asctime)s gpucloud %(name)s] %(message)s",
     )
-    # one line per request, and each look at a token, are no news
-    logging.getLogger("tornado").setLevel(logging.WARNING)
+    # requests, looks at tokens and refusals are no news; mistakes of ours are
+    logging.getLogger("tornado").setLevel(logging.ERROR)
     join_hub()
     try:
         settings = load_settings(read_config(arguments.config.absolute()))

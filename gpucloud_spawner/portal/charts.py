@@ -61,9 +61,10 @@ def _bar(bar: Bar, x: float, step: float, plot_height: float, top: float) -> str
 
 
 def nice_top(value: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20 ... that is not below ``value``; 1 for nothing."""
+    """The smallest of 0.001, 0.002, 0.005, 0.01 ... that is not below ``value``; 1 for nothing."""
     if value <= 0:
         return 1.0
+    value = max(value, 0.001)
     power = 10.0 ** math.floor(math.log10(value))
     for factor in (1, 2, 5, 10):
         if value <= factor * power * (1 + 1e-9):

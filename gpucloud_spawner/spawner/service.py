@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub import orm
+from sqlalchemy.orm import object_session
 
 SERVICE = "gpucloud"
 ACCESS_SCOPE = f"access:services!service={SERVICE}"
@@ -82,5 +83,6 @@ def _config_file() -> Path | None:
 
 def server_token_scopes(spawner: Any) -> list[str]:
     """What a server's own token may do: what JupyterHub gives it, and ask the service."""
-    role = orm.Role.find(spawner.db, "server")
+    # Spawner.db is deprecated; this is the session that the hub itself works in
+    role = orm.Role.find(object_session(spawner.orm_spawner), "server")
     return [*role.scopes, ACCESS_SCOPE]

@@ -30,7 +30,7 @@ from .launch import Launch
 from .orphans import OrphanSweeper
 from .reflectors import STEADY
 from .settings import SpawnerSettings
-from .stops import StopRecorder
+from .stops import StopRecorder, note_stop
 
 
 class GPUCloudSpawner(SpawnerSettings):
@@ -245,19 +245,9 @@ class GPUCloudSpawner(SpawnerSettings):
         await self._delete_pod(grace)
         gone = await reflector.wait_until(is_gone, timeout=grace + self.launch_timeout)
         if last is not None:
-            self._record_stop(last, gone)
+            note_stop(self, last, gone=gone)
         if not gone:
             raise TimeoutError(f"Pod {key} was deleted but does not end")
-
-    def _record_stop(self, pod: dict[str, Any], gone: bool) -> None:
-        """Tell the ledger, in the background."""
-        if self._stop_recorder is None:
-            if self.db is None:
-                return  # no hub, so no ledger
-            # one for all spawners of the hub
-            type(self)._stop_recorder = StopRecorder(self.db.get_bind().url)
-        assert self._stop_recorder is not None
-        self._stop_recorder.record(pod, gone=gone)
 
     async def _delete_pod(self, grace: int) -> None:
         options = V1DeleteOptions(grace_period_seconds=grace)

@@ -10,13 +10,17 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import object_session
 
 from ..metering import db
 from ..metering.stops import record_stop
+
+if TYPE_CHECKING:
+    from .spawner import GPUCloudSpawner
 
 log = logging.getLogger(__name__)
 
@@ -54,3 +58,15 @@ class StopRecorder:
                 pod["metadata"]["uid"],
                 str(error).splitlines()[0] if isinstance(error, SQLAlchemyError) else error,
             )
+
+
+def note_stop(spawner: GPUCloudSpawner, pod: Mapping[str, Any], *, gone: bool) -> None:
+    """Record that ``spawner`` has stopped ``pod``, in the hub's own database. Never fails."""
+    cls = type(spawner)
+    if cls._stop_recorder is None:  # one for all spawners of the hub
+        # Spawner.db is deprecated; this is the session that the hub itself works in
+        session = object_session(spawner.orm_spawner) if spawner.orm_spawner else None
+        if session is None:
+            return  # no hub, so no ledger
+        cls._stop_recorder = StopRecorder(session.get_bind().engine.url)
+    cls._stop_recorder.record(pod, gone=gone)

@@ -36,6 +36,11 @@ c.GPUCloudSpawner.profiles = [
         images={"none": Image(image="registry.invalid/none:1")},
     ),
 ]
-c.JupyterHub.load_groups = {"vision": {"users": ["vera"]}, "speech": {"users": ["vera"]}}
+c.JupyterHub.load_groups = {
+    "vision": {"users": ["vera"], "properties": {"gpucloud_admins": ["vera"]}},
+    "speech": {"users": ["vera"]},
+}
+# GPU-hours per month; the second one is 7.2 GPU-seconds
+c.GPUCloudPortal.user_budgets = {"broke": 0, "thrifty": 0.002}
 # the failures of these tests must never reach it: the shipped default of many sites
 c.Spawner.consecutive_failure_limit = 2
