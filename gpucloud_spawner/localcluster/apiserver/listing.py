@@ -151,7 +151,7 @@ def _decode_token(token: str) -> tuple[int, Key]:
         data = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, name = data["start"]
         return int(data["rv"]), (str(namespace), str(name))
-    except (binascii.Error, ValueError, KeyError, TypeError):
+    except (binascii.Error, ValueError, KeyError, TypeError, OverflowError):
         raise bad_request("continue key is not valid: the token cannot be read") from None
 
 

@@ -33,6 +33,7 @@ _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: no words in generated name
 _SYSTEM_FIELDS = ("uid", "creationTimestamp", "generation", "deletionTimestamp")
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
+_LONGEST = 10**9  # seconds of grace; a deletion's time must stay within the calendar
 _POLICIES = {"Foreground": FOREGROUND, "Orphan": ORPHAN, "Background": None}
 
 Change = Callable[[Object], Object]
@@ -52,6 +53,7 @@ def now() -> str:
 
 
 def _later(time: str, seconds: int) -> str:
+    seconds = max(-_LONGEST, min(seconds, _LONGEST))
     moved = datetime.fromisoformat(time) + timedelta(seconds=seconds)
     return moved.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -208,7 +210,7 @@ class Operations:
             )
             raise conflict(resource, name, why)
         version = meta.get("resourceVersion")
-        if version and not version.isdigit():
+        if version and not (version.isascii() and version.isdigit()):
             cause = invalid_value("metadata.resourceVersion", version, "must be a number")
             raise invalid(resource, name, [cause])
         if version and version != before["resourceVersion"]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import jsonpatch
 import jsonpointer
+import orjson
 
-from .errors import APIError, bad_request, unsupported_media_type
+from .errors import APIError, bad_request, too_large, unsupported_media_type
 from .schema import MERGE_KEYS, TYPES
 from .store import Object
 
@@ -18,6 +19,10 @@ MERGE = "application/merge-patch+json"
 JSON = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = ("application/apply-patch+yaml", "application/apply-patch+cbor")
+
+# Kubernetes' own limits.
+OPERATIONS_LIMIT = 10_000
+COPIED_LIMIT = 3 * 1024 * 1024
 
 _DIRECTIVE = "$patch"
 _ORDER = "$setElementOrder/"
@@ -37,19 +42,37 @@ def apply(content_type: str, kind: str, obj: Object, patch: Any) -> Object:
         raise unsupported_media_type()
     if not isinstance(patch, dict):
         raise bad_request("the patch must be a JSON object")
-    return patcher[content_type]()
+    try:
+        return patcher[content_type]()
+    except RecursionError:
+        raise bad_request("the patch is nested too deeply") from None
+    except (TypeError, AttributeError) as error:  # directives and list items of a wrong type
+        raise bad_request(f"unable to apply the patch: {error}") from error
 
 
 def _json_patch(obj: Object, operations: Any) -> Object:
     if not isinstance(operations, list):
         raise bad_request("a JSON patch must be a list of operations")
+    if len(operations) > OPERATIONS_LIMIT:
+        raise too_large(OPERATIONS_LIMIT)
+    copied = 0
     try:
-        return jsonpatch.apply_patch(obj, operations)
+        for operation in operations:
+            before = len(orjson.dumps(obj)) if _copies(operation) else 0
+            obj = jsonpatch.apply_patch(obj, [operation], in_place=True)
+            copied += len(orjson.dumps(obj)) - before if before else 0
+            if copied > COPIED_LIMIT:  # each copy can double the object
+                raise too_large(COPIED_LIMIT)
+        return obj
     except (jsonpatch.JsonPatchTestFailed, jsonpatch.JsonPatchConflict) as error:
         text = f"the server rejected our request due to an error in our request: {error}"
         raise APIError(422, "Invalid", text, {}) from error
     except (jsonpatch.InvalidJsonPatch, jsonpointer.JsonPointerException, TypeError) as error:
         raise bad_request(str(error)) from error
+
+
+def _copies(operation: Any) -> bool:
+    return isinstance(operation, dict) and operation.get("op") == "copy"
 
 
 def _merge(target: Any, patch: Any) -> Any:

@@ -138,13 +138,14 @@ def _list_decoder(code: str) -> Decoder:
 
 def _map_decoder(code: str) -> Decoder:
     item = None
+    zero = "0" if code == "q" else ""  # what Go makes of a null
 
     def decode_map(value: Any, unknown: Unknown) -> Any:
         nonlocal item
         if type(value) is not dict:
             raise _Mismatch
         item = item or _decoder(code)
-        return {k: item(v, unknown) if v is not None else "" for k, v in value.items()} or _DROP
+        return {k: item(v, unknown) if v is not None else zero for k, v in value.items()} or _DROP
 
     return decode_map
 
@@ -183,6 +184,17 @@ def _struct_decoder(name: str) -> Decoder:
 def _exactly(kind: type) -> Decoder:
     def check(value: Any, _unknown: Unknown) -> Any:
         if type(value) is not kind:
+            raise _Mismatch
+        return value
+
+    return check
+
+
+def _integer(bits: int) -> Decoder:
+    limit = 1 << (bits - 1)
+
+    def check(value: Any, _unknown: Unknown) -> Any:
+        if type(value) is not int or not -limit <= value < limit:
             raise _Mismatch
         return value
 
@@ -241,8 +253,8 @@ def _bytes(value: Any, _unknown: Unknown) -> str:
 _SCALARS: dict[str, Decoder] = {
     "s": _exactly(str),
     "b": _exactly(bool),
-    "i32": _exactly(int),
-    "i64": _exactly(int),
+    "i32": _integer(32),
+    "i64": _integer(64),
     "f": _number,
     "q": _quantity,
     "t": _time,

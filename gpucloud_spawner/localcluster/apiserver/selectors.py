@@ -159,7 +159,7 @@ class _Parser:
 
     def _values(self) -> frozenset[str]:
         self._expect("(")
-        values = set()
+        values = {""} if self._peek() == ")" else set()
         while self._peek() != ")":
             values.add(self._value())
             if self._peek() == ",":

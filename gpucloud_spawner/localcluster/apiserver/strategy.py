@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from . import pods, volumes
+from . import pod_validation, pods, volumes
 from . import validation as check
 from .errors import (
     Cause,
@@ -70,7 +70,7 @@ class PodStrategy(Strategy):
         obj["status"] = {"phase": "Pending", "qosClass": pods.qos_class(spec)}
 
     def validate_create(self, obj: Object) -> Iterator[Cause]:
-        yield from pods.validate(obj["spec"])
+        yield from pod_validation.validate(obj["spec"])
 
     def prepare_update(self, new: Object, old: Object) -> None:
         pods.set_defaults(new.setdefault("spec", {}))
@@ -99,6 +99,9 @@ class NodeStrategy(Strategy):
         obj["metadata"].setdefault("annotations", {}).setdefault(
             "node.alpha.kubernetes.io/ttl", "0"
         )
+
+    def prepare_update(self, new: Object, old: Object) -> None:
+        new.setdefault("spec", {})
 
 
 class NamespaceStrategy(Strategy):
@@ -135,7 +138,7 @@ class ClaimStrategy(Strategy):
         yield from volumes.validate_claim(obj)
 
     def prepare_update(self, new: Object, old: Object) -> None:
-        new["spec"].setdefault("volumeMode", "Filesystem")
+        new.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
 
     def validate_update(self, new: Object, old: Object) -> Iterator[Cause]:
         yield from volumes.validate_claim_update(new, old)
@@ -150,8 +153,14 @@ class VolumeStrategy(Strategy):
     def prepare_create(self, obj: Object) -> None:
         volumes.volume_defaults(obj)
 
+    def prepare_update(self, new: Object, old: Object) -> None:
+        new.setdefault("spec", {})
+
     def validate_create(self, obj: Object) -> Iterator[Cause]:
         yield from volumes.validate_volume(obj)
+
+    def validate_update(self, new: Object, old: Object) -> Iterator[Cause]:
+        yield from volumes.validate_volume(new)
 
 
 class StorageClassStrategy(Strategy):
@@ -311,10 +320,16 @@ class EventStrategy(Strategy):
     def prepare_create(self, obj: Object) -> None:
         obj.setdefault("involvedObject", {})
 
+    def prepare_update(self, new: Object, old: Object) -> None:
+        new.setdefault("involvedObject", {})
+
 
 class LeaseStrategy(Strategy):
     def prepare_create(self, obj: Object) -> None:
         obj.setdefault("spec", {})
+
+    def prepare_update(self, new: Object, old: Object) -> None:
+        new.setdefault("spec", {})
 
 
 _STRATEGIES: dict[str, type[Strategy]] = {

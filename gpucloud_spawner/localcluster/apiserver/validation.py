@@ -57,6 +57,11 @@ CONFIG_KEY_RULE = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',"
     f"  or 'KEY_NAME',  or 'key-name', regex used for validation is '{_CONFIG_KEY}')"
 )
+ENV_RULE = (
+    "a valid environment variable name must consist only of printable ASCII characters other than "
+    "'='"
+)
+_RESERVED = "must not start with '..'"
 ANNOTATIONS_LIMIT = 256 * 1024
 DATA_LIMIT = 1024 * 1024
 
@@ -87,8 +92,26 @@ def service_name(field: str, value: str) -> Iterator[Cause]:
 
 
 def config_key(field: str, key: str) -> Iterator[Cause]:
+    if len(key) > 253:
+        yield invalid_value(field, key, _too_long(253))
     if not _CONFIG_KEY_RE.fullmatch(key):
         yield invalid_value(field, key, CONFIG_KEY_RULE)
+    elif key in (".", ".."):
+        yield invalid_value(field, key, f"must not be '{key}'")
+    elif key.startswith(".."):
+        yield invalid_value(field, key, _RESERVED)
+
+
+def file_path(field: str, path: str) -> Iterator[Cause]:
+    """Where in a volume one of its files lies; names that begin with two dots are the kubelet's."""
+    if not path:
+        yield required(field)
+    if path.startswith("/"):
+        yield invalid_value(field, path, "must be a relative path")
+    if ".." in path.split("/"):
+        yield invalid_value(field, path, "must not contain '..'")
+    elif path.startswith(".."):
+        yield invalid_value(field, path, _RESERVED)
 
 
 def qualified_name(field: str, value: str) -> Iterator[Cause]:
