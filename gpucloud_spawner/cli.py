@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of `gpucloud`; returns the exit code."""
     arguments = build_parser().parse_args(argv)
     if arguments.command == "run":
-        from .run import RunError, run
+        from .run import run
+        from .supervisor import RunError
 
         try:
             asyncio.run(run(arguments.config))

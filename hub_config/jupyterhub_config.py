@@ -16,6 +16,7 @@ configure(c)
 here = Path(__file__).parent
 load_subconfig(str(here / "gpucloud_config.py"))
 
-# `make run`: everything on this machine; the pods on the embedded cluster, or on that of KUBECONFIG
-if os.environ.get("GPUCLOUD_CLUSTER", "local") in ("", "local", "kubeconfig"):
+# `make run` only (`gpucloud run` sets the variable): one machine, any user name, no password.
+# Without it, set an authenticator, the database and the addresses here, as for any JupyterHub.
+if os.environ.get("GPUCLOUD_RUN"):
     load_subconfig(str(here / "local.py"))

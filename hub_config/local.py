@@ -3,7 +3,9 @@
 Loaded by jupyterhub_config.py for `make run`; state is kept in GPUCLOUD_DATA.
 """
 
+import ipaddress
 import os
+import secrets
 from pathlib import Path
 
 c = get_config()
@@ -36,6 +38,13 @@ if os.getuid() == 0:
 c.JupyterHub.authenticator_class = "dummy"
 c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"admin"}
+if not ipaddress.ip_address(hub_ip).is_loopback:
+    # pods elsewhere must reach the hub, so others can, too: then there is a password
+    password = data / "password"
+    if not password.exists():
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_urlsafe(12))
+    c.DummyAuthenticator.password = password.read_text()
 
 # A server that fails is the user's business here, not a reason to restart the hub.
 c.Spawner.consecutive_failure_limit = 0

@@ -19,15 +19,19 @@ _ACTIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class InventoryReader:
-    """Reads nodes and pods of all namespaces; an answer is reused for ``max_age_seconds``."""
+    """Reads nodes and pods of all namespaces; an answer is reused for at least ``max_age_seconds``.
+
+    A large cluster takes longer to read, so its answers are kept longer: reading takes no more than
+    a twentieth of the time. That nobody answered is kept, too.
+    """
 
     def __init__(self, api: CoreV1Api, max_age_seconds: float = 2.0) -> None:
         self._api = api
         self._max_age = max_age_seconds
         self._lock = asyncio.Lock()
-        self._read_at = float("-inf")
-        self._nodes: list[dict[str, Any]] = []
-        self._pods: list[dict[str, Any]] = []
+        self._fresh_until = float("-inf")
+        self._found: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None
+        self._inventories: dict[str, Inventory] = {}
 
     async def read(self, resource: str) -> Inventory | None:
         """The inventory of one GPU resource; None where the hub may not see it or nobody answers.
@@ -36,21 +40,29 @@ class InventoryReader:
         words.
         """
         found = await self.snapshot()
-        return None if found is None else take_inventory(resource, *found)
+        if found is None:
+            return None
+        if resource not in self._inventories:
+            self._inventories[resource] = take_inventory(resource, *found)
+        return self._inventories[resource]
 
     async def snapshot(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
         """All nodes, and the pods of all namespaces that have not ended; None as for `read`."""
         async with self._lock:
-            if time.monotonic() - self._read_at > self._max_age:
+            began = time.monotonic()
+            if began > self._fresh_until:
+                self._inventories.clear()
                 try:
-                    self._nodes, self._pods = await asyncio.gather(
+                    nodes, pods = await asyncio.gather(
                         self._items(self._api.list_node),
                         self._items(self._api.list_pod_for_all_namespaces, field_selector=_ACTIVE),
                     )
+                    self._found = nodes, pods
                 except (TimeoutError, ApiException, aiohttp.ClientError):
-                    return None
-                self._read_at = time.monotonic()
-            return self._nodes, self._pods
+                    self._found = None
+                now = time.monotonic()
+                self._fresh_until = now + max(self._max_age, 20 * (now - began))
+            return self._found
 
     async def _items(self, list_method: Any, **selectors: str) -> list[dict[str, Any]]:
         # resource_version 0: the API server's cache is fresh enough and costs etcd nothing

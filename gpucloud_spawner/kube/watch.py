@@ -128,6 +128,9 @@ class Follower:
                 delay = 0.1
             except _Gone:
                 self._resource_version = None
+                if time.monotonic() - self._listed_at < 1:  # listed just now, and gone again
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, MAX_DELAY_SECONDS)
             except Exception as error:  # noqa: BLE001 - the border of an endless loop
                 if not self._on_event or _refused(error):
                     self._resource_version = None  # what happened meanwhile is found by listing
@@ -230,5 +233,11 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
 async def cancel_and_wait(task: asyncio.Task[Any] | asyncio.Future[Any]) -> None:
     """End a task that we own and wait until it has ended; its own error is dropped."""
     task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
+    try:
         await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise  # it is we who are cancelled
+    except Exception:  # noqa: BLE001, S110 - its end is all that is asked for
+        pass

@@ -29,9 +29,10 @@ class Node:
 
     name: str
     labels: Mapping[str, str]
-    capacity: int
+    capacity: int  # allocatable: 0 while its device plugin restarts
     used: int = 0
     schedulable: bool = True
+    installed: int = 0
 
     def matches(self, selector: Mapping[str, str]) -> bool:
         return all(self.labels.get(k) == v for k, v in selector.items())
@@ -117,12 +118,14 @@ def take_inventory(
             waiting.append(Waiting(meta["uid"], meta["creationTimestamp"], request))
     carrying = []
     for node in nodes:
-        allocatable = (node.get("status") or {}).get("allocatable") or {}
-        capacity = int(parse_quantity(allocatable.get(resource, 0)))
-        if capacity:
+        status = node.get("status") or {}
+        capacity = int(parse_quantity((status.get("allocatable") or {}).get(resource, 0)))
+        installed = int(parse_quantity((status.get("capacity") or {}).get(resource, capacity)))
+        if capacity or installed:
             name = node["metadata"]["name"]
             labels = node["metadata"].get("labels") or {}
-            carrying.append(Node(name, labels, capacity, used.get(name, 0), _usable(node)))
+            in_use = used.get(name, 0)
+            carrying.append(Node(name, labels, capacity, in_use, _usable(node), installed))
     # the uid breaks ties: creation times have whole seconds
     waiting.sort(key=lambda w: (w.since, w.uid))
     return Inventory(resource, tuple(carrying), tuple(waiting))
@@ -176,7 +179,7 @@ def _why_impossible(inventory: Inventory, request: Request) -> str:
             f"No machine of this cluster carries the GPU that this profile asks for ({wanted}). "
             "Choose another profile, or ask an administrator."
         )
-    largest = max(n.capacity for n in matching)
+    largest = max(max(n.capacity, n.installed) for n in matching)
     if request.count > largest:
         return (
             f"You asked for {_gpus(request.count)}, but no machine has more than {largest}. "

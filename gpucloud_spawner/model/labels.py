@@ -9,6 +9,6 @@ TEAM = PREFIX + "team"
 APP = PREFIX + "app"
 PROFILE = PREFIX + "profile"
 PRICE = PREFIX + "price-per-gpu-hour"
-HUB = PREFIX + "hub"
+HUB = PREFIX + "hub"  # which of several hubs in a namespace made it
 
 NOTEBOOK = "notebook"

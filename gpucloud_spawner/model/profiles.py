@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from .units import parse_quantity
 
 # A DNS label: it becomes part of form field names and a pod label value.
-_SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+# No double hyphen: those field names are cut at one.
+_SLUG = r"^[a-z0-9](-?[a-z0-9]){0,39}$"
+# JupyterHub's ByteSpecification: its memory limits take no "Gi"
+_MEMORY = r"^\d+(\.\d+)?[KMGT]?$"
 # `prefix/name`: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources
 _EXTENDED_RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
 
@@ -60,8 +63,10 @@ class Profile(_Frozen):
     )
     cpu_guarantee: float | None = Field(None, ge=0, description="cores; None: no request")
     cpu_limit: float | None = Field(None, gt=0, description="cores; None: no limit")
-    mem_guarantee: str | None = Field(None, description='e.g. "2G" (as KubeSpawner: K, M, G, T)')
-    mem_limit: str | None = Field(None, description='e.g. "8G"; None: no limit')
+    mem_guarantee: str | None = Field(
+        None, pattern=_MEMORY, description='e.g. "2G" (K, M, G or T: powers of 1024); None: none'
+    )
+    mem_limit: str | None = Field(None, pattern=_MEMORY, description='e.g. "8G"; None: no limit')
     storage: list[str] = Field(["10Gi"], min_length=1, description="sizes of the home volume")
     default_storage: str | None = Field(None, description="None: the first of `storage`")
     groups: list[str] = Field([], description="hub groups that may use it; empty: everyone")
@@ -71,6 +76,19 @@ class Profile(_Frozen):
     kubespawner_override: dict[str, Any] = Field(
         {}, description="any further KubeSpawner setting of this profile, e.g. tolerations"
     )
+
+    @field_validator("kubespawner_override")
+    @classmethod
+    def _says_nothing_twice(cls, value: dict[str, Any]) -> dict[str, Any]:
+        owned = {
+            "image": "images",
+            "storage_capacity": "storage",
+            **{k: k for k in ("cpu_guarantee", "cpu_limit", "mem_guarantee", "mem_limit")},
+        }
+        for key in value:
+            if key in owned:
+                raise ValueError(f"set {key} by the profile's field {owned[key]}")
+        return value
 
     @field_validator("gpu_resource")
     @classmethod

@@ -5,9 +5,14 @@ JupyterHub counts a SpawnException as a handled refusal: never towards `consecut
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 
+import aiohttp
 from jupyterhub.spawner import SpawnException
+from kubernetes_asyncio.client import ApiException
 
 
 class StartRefused(SpawnException):
@@ -37,3 +42,43 @@ class StartRefused(SpawnException):
             return None
         title, _, _ = self.jupyterhub_message.partition("\nIts last lines:\n")
         return f"{escape(title)}<pre class='text-start small mt-3'>{escape(self.log)}</pre>"
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Turn what the Kubernetes API answers, or does not answer, into a StartRefused.
+
+    A cluster that is full, down or strict is no failure of the hub.
+    """
+    try:
+        yield
+    except ApiException as error:
+        raise _refusal_of(error) from error
+    except (TimeoutError, aiohttp.ClientError) as error:
+        raise StartRefused(
+            "The cluster does not answer. Try again in a few minutes.",
+            reason="api-unreachable",
+            status_code=503,
+        ) from error
+
+
+def _refusal_of(error: ApiException) -> StartRefused:
+    message = _message_of(error)
+    if error.status == 403 and "exceeded quota" in message:
+        return StartRefused(
+            f"Your team's share of the cluster is used up. Kubernetes says: {message}",
+            reason="quota",
+            status_code=403,
+        )
+    return StartRefused(
+        f"Kubernetes refused the start; an administrator can help. It says: {message}",
+        reason="api-refused",
+        status_code=500,
+    )
+
+
+def _message_of(error: ApiException) -> str:
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.status} {error.reason}"

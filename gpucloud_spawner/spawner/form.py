@@ -1,12 +1,12 @@
 """Profiles as KubeSpawner's `profile_list`, and the spawn form's fields back as user_options.
 
-Only rendering: what is allowed is decided by `model.options`, at every start.
+Only rendering: what is allowed is decided by `model.options`, at every start. Texts are plain here;
+our form.html escapes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import Any
 
 from ..model.options import OptionError
@@ -35,32 +35,42 @@ def render_profile_list(
             "storage": _storage_option(profile),
             "team": _team_option(teams),
         }
-        # what leaves no choice is set, not asked
-        settled = [o for o in options.values() if len(o["choices"]) == 1]
-        override: dict[str, Any] = {}
-        for option in settled:
-            for choice in option["choices"].values():
-                override.update(choice["kubespawner_override"])
-        override.update(
-            cpu_guarantee=profile.cpu_guarantee,
-            cpu_limit=profile.cpu_limit,
-            mem_guarantee=profile.mem_guarantee,
-            mem_limit=profile.mem_limit,
-            node_selector={**unset_selector, **profile.node_selector},
-        )
-        override.update(profile.kubespawner_override)
+        own = {
+            "cpu_guarantee": profile.cpu_guarantee,
+            "cpu_limit": profile.cpu_limit,
+            "mem_guarantee": profile.mem_guarantee,
+            "mem_limit": profile.mem_limit,
+            "node_selector": {**unset_selector, **profile.node_selector},
+        }
+        # what leaves no choice is set, not asked; what the profile says wins over its override
+        override = merged(profile.kubespawner_override, own, *_settled(options))
         rendered.append(
             {
                 "slug": profile.slug,
-                # KubeSpawner's template does not escape: its texts may be HTML, ours are plain
-                "display_name": escape(profile.display_name),
-                "description": escape(_description(profile, (free or {}).get(profile.slug, ""))),
+                "display_name": profile.display_name,
+                "description": _description(profile, (free or {}).get(profile.slug, "")),
                 "default": not rendered,
                 "kubespawner_override": override,
                 "profile_options": {k: o for k, o in options.items() if len(o["choices"]) > 1},
             }
         )
     return rendered
+
+
+def _settled(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The overrides of the options that have one choice only."""
+    only = [next(iter(o["choices"].values())) for o in options.values() if len(o["choices"]) == 1]
+    return [choice["kubespawner_override"] for choice in only]
+
+
+def merged(*dicts: Mapping[str, Any]) -> dict[str, Any]:
+    """One dict of all, later values first, dicts within merged likewise."""
+    result: dict[str, Any] = {}
+    for one in dicts:
+        for key, value in one.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = merged(result[key], value) if both else value
+    return result
 
 
 def _description(profile: Profile, free: str) -> str:
@@ -93,7 +103,7 @@ def _image_option(profile: Profile) -> dict[str, Any]:
         "display_name": "Image",
         "choices": {
             key: {
-                "display_name": escape(image.display_name or image.image),
+                "display_name": image.display_name or image.image,
                 "default": key == profile.image_by_default,
                 "kubespawner_override": {"image": image.image},
             }
@@ -103,24 +113,26 @@ def _image_option(profile: Profile) -> dict[str, Any]:
 
 
 def _storage_option(profile: Profile) -> dict[str, Any]:
-    return {
-        "display_name": "Volume",
-        "choices": {
-            size: {
-                "display_name": size,
-                "default": size == profile.storage_by_default,
-                "kubespawner_override": {"storage_capacity": size},
-            }
-            for size in profile.storage
-        },
+    size = profile.storage_by_default
+    # preselected, so that a volume that has another size is not refused to be made that small
+    keep = {
+        "display_name": f"as it is ({size} for a new one)",
+        "default": True,
+        "kubespawner_override": {"storage_capacity": size},
     }
+    sizes = {
+        size: {"display_name": size, "kubespawner_override": {"storage_capacity": size}}
+        for size in profile.storage
+    }
+    choices = {"": keep, **sizes} if len(sizes) > 1 else sizes
+    return {"display_name": "Volume", "choices": choices}
 
 
 def _team_option(teams: list[str]) -> dict[str, Any]:
     return {
         "display_name": "Team",
         "choices": {
-            team: {"display_name": escape(team), "default": index == 0, "kubespawner_override": {}}
+            team: {"display_name": team, "default": index == 0, "kubespawner_override": {}}
             for index, team in enumerate(teams)
         },
     }

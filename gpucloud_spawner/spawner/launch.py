@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import aiohttp
 from kubernetes_asyncio.client import ApiException
 
 from ..kube.watch import cancel_and_wait
@@ -79,7 +80,7 @@ class Launch:
 
     async def _looked_good(self) -> bool:
         pod = self._spawner.current_pod
-        if pod is None or pod["metadata"]["uid"] == self._spawner.previous_pod_uid:
+        if pod is None or not self._spawner.is_of_this_start(pod):
             return False
         await self._raise_if_failed(pod)
         self._raise_if_late(pod)
@@ -152,7 +153,7 @@ class Launch:
                 previous=restarted,
                 _request_timeout=spawner.k8s_api_request_timeout,
             )
-        except (TimeoutError, ApiException, OSError) as error:
+        except (TimeoutError, ApiException, OSError, aiohttp.ClientError) as error:
             spawner.log.debug("No log of %s: %s", meta["name"], error)
             return ""
         return str(text).strip()[-2000:]

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from kubernetes_asyncio.client import ApiException
 from kubespawner.reflector import ResourceReflector
 from kubespawner.spawner import EventReflector, PodReflector
 from prometheus_client import Gauge
@@ -49,33 +48,30 @@ class SteadyReflector(ResourceReflector):
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
-        """List once, then follow in the background.
+        """Follow in the background; returns at once. `loaded()` waits for the first view."""
+        self.watch_task = asyncio.create_task(self._follow())
 
-        Waits for an API server that does not answer: an empty view would make the hub take every
-        running server for dead. Raises ApiException where it answers that the hub may not look.
+    async def _follow(self) -> None:
+        """List until it works, then follow.
+
+        Whatever the API server says meanwhile, 401 and 403 of one that is starting among it, is no
+        view of the cluster: an empty one would make the hub take every running server for dead.
         """
         delay = 0.2
-        while True:
+        while not self._follower.listed:
             try:
                 await self._follower.list_once()
-                break
-            except ApiException as error:
-                if error.status in (401, 403, 404):
-                    self._fail(error)
-                    raise
-                self.log.error("Listing %s failed, trying again: %s", self.kind, error)
-            except Exception as error:  # noqa: BLE001 - any transport error: try again
-                self.log.error("The Kubernetes API does not answer, trying again: %s", error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, MAX_DELAY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - the border of a loop that must not end
+                self.log.error("The hub cannot list %s yet, trying again: %s", self.kind, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, MAX_DELAY_SECONDS)
         if not self.first_load_future.done():
             self.first_load_future.set_result(None)
-        self.watch_task = asyncio.create_task(self._follower.run())
+        await self._follower.run()
 
-    def _fail(self, error: ApiException) -> None:
-        if not self.first_load_future.done():
-            self.first_load_future.set_exception(error)
-            self.first_load_future.exception()  # may have no other reader
+    async def loaded(self) -> None:
+        """Wait for the first view. A caller that is cancelled leaves the others waiting."""
+        await asyncio.shield(self.first_load_future)
 
     async def stop(self) -> None:
         self._stopping = True

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from kubespawner import KubeSpawner
-from traitlets import Bool, CaselessStrEnum, Integer, List, TraitError, Unicode, default, validate
+from traitlets import Bool, CaselessStrEnum, Integer, List, TraitError, default, validate
 
 from ..model.profiles import parse_profiles
+from .steady import SteadyKubeSpawner
 
 
-class SpawnerSettings(KubeSpawner):
+class SpawnerSettings(SteadyKubeSpawner):
     """The traits of `GPUCloudSpawner`; behaviour does not belong here."""
 
     profiles: Any = List(
@@ -68,15 +69,6 @@ class SpawnerSettings(KubeSpawner):
         """,
     ).tag(config=True)
 
-    hub_name = Unicode(
-        "hub",
-        help="""
-        Name of this hub in the label gpucloud.io/hub of its pods, where hubs share a namespace.
-
-        Pods with this name that no server of this hub stands for are deleted as orphans.
-        """,
-    ).tag(config=True)
-
     budget_unreachable = CaselessStrEnum(
         ["allow", "deny"],
         default_value="allow",
@@ -100,9 +92,17 @@ class SpawnerSettings(KubeSpawner):
     @validate("profiles")
     def _profiles_are_sound(self, proposal: Any) -> list[Any]:
         try:
-            return parse_profiles(proposal.value)
+            profiles = parse_profiles(proposal.value)
         except ValueError as error:
             raise TraitError(f"c.GPUCloudSpawner.profiles: {error}") from error
+        for profile in profiles:
+            unknown = sorted(set(profile.kubespawner_override) - set(self.trait_names()))
+            if unknown:
+                raise TraitError(
+                    f"c.GPUCloudSpawner.profiles: profile {profile.slug}: kubespawner_override has "
+                    f"{unknown[0]!r}, which is no setting of KubeSpawner"
+                )
+        return profiles
 
     @default("start_timeout")
     def _start_timeout_covers_both(self) -> int:
@@ -126,6 +126,10 @@ class SpawnerSettings(KubeSpawner):
     @default("extra_pod_config")
     def _pod_grace_period(self) -> dict[str, Any]:
         return {"terminationGracePeriodSeconds": self.delete_grace_period}
+
+    @default("additional_profile_form_template_paths")
+    def _our_form(self) -> list[str]:
+        return [str(Path(__file__).parent / "templates" / "form")]
 
     @default("apply_user_options")
     def _applied_in_load_user_options(self) -> Any:

@@ -7,10 +7,9 @@ the form in `form`; KubeSpawner makes the objects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-import aiohttp
 from jupyterhub.utils import exponential_backoff
 from kubernetes_asyncio.client import V1DeleteOptions
 from kubespawner.slugs import is_valid_label, safe_slug
@@ -24,29 +23,29 @@ from ..model.profiles import allowed_profiles
 from ..storage.volumes import VolumeError, fit_volume
 from . import words
 from .budget import check_budget
-from .errors import StartRefused
+from .errors import StartRefused, in_words
 from .form import options_from_fields, render_profile_list
 from .launch import Launch
-from .orphans import OrphanSweeper
-from .reflectors import STEADY
+from .orphans import hub_identity
 from .settings import SpawnerSettings
 from .stops import StopRecorder, note_stop
+
+ABANDON_GRACE_SECONDS = 5
+_background: set[asyncio.Task[None]] = set()  # the loop keeps no reference to its tasks
 
 
 class GPUCloudSpawner(SpawnerSettings):
     """KubeSpawner with GPU profiles that hold, words while one waits, and starts that end honestly.
 
-    One application = one named server = one pod + one volume. Without `profiles` it behaves as
-    KubeSpawner does.
+    One application = one named server = one pod + one volume. Without `profiles`, KubeSpawner's own
+    options and `profile_list` are in force; the course of a start and of a stop is ours all the
+    same.
     """
 
     _inventory: InventoryReader | None = None
-    _sweeper: OrphanSweeper | None = None
     _stop_recorder: StopRecorder | None = None
 
     choice: Choice | None = None
-    previous_pod_uid: str | None = None
-    _pod_requested = False
     _accepted_options: dict[str, Any] | None = None
     _budget_notice = ""
 
@@ -56,6 +55,12 @@ class GPUCloudSpawner(SpawnerSettings):
             return []
         # called with the spawner at hand: this default may be another one's
         return GPUCloudSpawner._render_profiles
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.profiles and self.profile_list is not GPUCloudSpawner._render_profiles:
+            # what a pod is given must be what was checked, labelled and priced
+            raise ValueError("Set c.GPUCloudSpawner.profiles or profile_list, not both")
 
     @property
     def user_groups(self) -> set[str]:
@@ -92,13 +97,13 @@ class GPUCloudSpawner(SpawnerSettings):
             return
         try:
             self.choice = self._resolve(self.user_options)
+            await super().load_user_options()
+            await self._refuse_impossible()
+            self._budget_notice = await check_budget(self, self.choice.gpus, self.choice.team)
+            await self._fit_volume()  # last: it may change something
         except StartRefused:
             self._forget_refused_options()
             raise
-        await super().load_user_options()
-        await self._refuse_impossible()
-        self._budget_notice = await check_budget(self, self.choice.gpus, self.choice.team)
-        await self._fit_volume()  # last: it may change something
         self._accepted_options = dict(self.user_options)
 
     def _forget_refused_options(self) -> None:
@@ -123,7 +128,7 @@ class GPUCloudSpawner(SpawnerSettings):
 
     async def _refuse_impossible(self) -> None:
         fit = await self._judge_fit()
-        if fit and fit.kind == "impossible" and not self.cluster_scales_up:
+        if fit and fit.kind == "impossible":
             raise StartRefused(fit.message, reason="impossible")
 
     async def _judge_fit(self, uid: str | None = None) -> Fit | None:
@@ -134,14 +139,17 @@ class GPUCloudSpawner(SpawnerSettings):
         if inventory is None:
             return None
         request = Request(self.choice.gpu_resource, self.choice.gpus, dict(self.node_selector))
-        return judge(inventory, request, uid)
+        fit = judge(inventory, request, uid)
+        if fit.kind == "impossible" and self.cluster_scales_up:
+            return Fit("full", "Waiting for a machine with such a GPU to be added")
+        return fit
 
     async def _fit_volume(self) -> None:
         assert self.choice is not None
         if not self.storage_pvc_ensure:
             return
         try:
-            self.storage_capacity = await fit_volume(
+            size = await fit_volume(
                 self.api,
                 name=self.pvc_name,
                 namespace=self.namespace,
@@ -151,11 +159,18 @@ class GPUCloudSpawner(SpawnerSettings):
             )
         except VolumeError as error:
             raise StartRefused(str(error), reason="volume") from error
+        # KubeSpawner remembers that there was one; somebody may have deleted it
+        self._pvc_exists = size is not None
+        self.storage_capacity = size or self.choice.storage
 
     # --- whose it is -------------------------------------------------------------------------
 
+    @property
+    def _identity(self) -> str:
+        return hub_identity(getattr(self.user, "settings", {}))
+
     def _ownership(self) -> dict[str, str]:
-        values = {labels.USER: self.user.name, labels.APP: self.name, labels.HUB: self.hub_name}
+        values = {labels.USER: self.user.name, labels.APP: self.name, labels.HUB: self._identity}
         if self.choice:
             values[labels.TEAM] = self.choice.team
             values[labels.PROFILE] = self.choice.profile.slug
@@ -196,30 +211,28 @@ class GPUCloudSpawner(SpawnerSettings):
 
     # --- start, stop, look -------------------------------------------------------------------
 
-    @property
-    def current_pod(self) -> dict[str, Any] | None:
-        """Our pod as last seen, or None."""
-        reflector = self.pod_reflector
-        return reflector.pods.get(f"{self.namespace}/{self.pod_name}") if reflector else None
-
     async def _start(self) -> str:
         self._pod_requested = False
-        # a pod of the same name from before is deleted by KubeSpawner; its state is not ours
-        self.previous_pod_uid = (self.current_pod or {}).get("metadata", {}).get("uid")
         try:
-            if self.create_namespace:
-                await self._ensure_namespace()
-            return await Launch(self, super()._start).run()
-        except (Exception, asyncio.CancelledError):
+            with in_words():
+                if self.create_namespace:
+                    await self._ensure_namespace()
+                return await Launch(self, super()._start).run()
+        except asyncio.CancelledError:
+            # at once: the hub waits a second for a cancelled start, then takes it for stuck
             if self._pod_requested:
-                # shielded: a second cancel must not leave the pod behind
-                await asyncio.shield(asyncio.ensure_future(self._abandon()))
+                _in_background(self._abandon())
+            raise
+        except Exception:
+            if self._pod_requested:
+                await self._abandon()
             raise
 
     async def _abandon(self) -> None:
         """Delete the pod of a start that failed or was cancelled."""
         try:
-            await self.stop(now=True)
+            # not by force: its node must have let go of GPU and volume before others get them
+            await self._delete_and_wait(grace=ABANDON_GRACE_SECONDS)
         except Exception as error:  # noqa: BLE001 - the orphan sweeper deletes it later
             self.log.error("Could not delete the pod of %s: %s", self._log_name, error)
 
@@ -230,10 +243,12 @@ class GPUCloudSpawner(SpawnerSettings):
         TimeoutError where the API server does not answer for `k8s_api_request_retry_timeout`, or
         the pod does not end.
         """
+        await self._delete_and_wait(0 if now else self.delete_grace_period)
+
+    async def _delete_and_wait(self, grace: int) -> None:
         await self._start_watching_pods()
         key = f"{self.namespace}/{self.pod_name}"
         reflector = self.pod_reflector
-        grace = 0 if now else self.delete_grace_period
         last = self.current_pod
 
         def is_gone() -> bool:
@@ -303,7 +318,8 @@ class GPUCloudSpawner(SpawnerSettings):
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Words on what the start waits for, whenever they change, until the server answers."""
         await self._start_watching_pods()
-        await self._start_watching_events()
+        if self.events_enabled:
+            await self._start_watching_events()
         if self._budget_notice:
             yield words.Step(1, self._budget_notice).as_event()
         last: words.Step | None = None
@@ -319,38 +335,9 @@ class GPUCloudSpawner(SpawnerSettings):
                 yield step.as_event()
             await self.pod_reflector.wait_for_change(timeout=1.0)
 
-    # --- what KubeSpawner lacks --------------------------------------------------------------
 
-    async def _start_reflector(
-        self, kind: str, reflector_class: Any, replace: bool = False, **kwargs: Any
-    ) -> Any:
-        key = self._get_reflector_key(kind)
-        try:
-            reflector = await super()._start_reflector(
-                kind, STEADY.get(reflector_class, reflector_class), replace, **kwargs
-            )
-        except Exception:
-            # a reflector that never started must not be taken for an empty cluster
-            self.__class__.reflectors.pop(key, None)
-            raise
-        if kind == "pods" and self._sweeper is None:
-            type(self)._sweeper = OrphanSweeper(self)
-        return reflector
-
-    async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
-        self._pod_requested = True
-        return await _unless_unreachable(super()._make_create_pod_request(pod, request_timeout))
-
-    async def _make_create_pvc_request(self, pvc: Any, request_timeout: float) -> bool:
-        return await _unless_unreachable(super()._make_create_pvc_request(pvc, request_timeout))
-
-    async def _make_delete_pod_request(self, *args: Any) -> bool:
-        return await _unless_unreachable(super()._make_delete_pod_request(*args))
-
-
-async def _unless_unreachable(request: Awaitable[bool]) -> bool:
-    """KubeSpawner retries time-outs only; a refused connection deserves the same."""
-    try:
-        return await request
-    except aiohttp.ClientConnectionError:
-        return False
+def _in_background(work: Coroutine[Any, Any, None]) -> None:
+    """Let ``work`` go on after its caller ended; the hub ends all tasks of its loop at its end."""
+    task = asyncio.create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)

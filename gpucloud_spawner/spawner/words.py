@@ -67,6 +67,8 @@ def describe(pod: Pod | None, events: Iterable[Event], waiting_words: str) -> St
         detail = unschedulable_reason(pod)
         if not detail:
             return Step(10, "Looking for a machine")
+        if "persistentvolumeclaim" in detail.lower() or "volume" in detail.lower():
+            return Step(15, "Waiting for your volume; it is not ready yet", detail)
         return Step(15, waiting_words or "Waiting for a machine with enough free resources", detail)
     if (pod.get("status") or {}).get("phase") == "Running" and notebook_status(pod).get("ready"):
         return Step(80, "JupyterLab is starting")

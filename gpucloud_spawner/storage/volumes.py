@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from ..model.units import parse_quantity
+
+# How long a deletion that is under way is waited for.
+GOING_SECONDS = 30
 
 
 class VolumeError(Exception):
@@ -13,21 +19,16 @@ class VolumeError(Exception):
 
 async def fit_volume(
     api: CoreV1Api, *, name: str, namespace: str, size: str, chosen: bool, timeout: float
-) -> str:
-    """Make an existing claim at least ``size`` large, and return the size it is to have.
+) -> str | None:
+    """Make an existing claim at least ``size`` large, and return the size that it has then.
 
-    A claim that does not exist is left to KubeSpawner to create. A default (``chosen`` False) never
-    changes a claim. Raises VolumeError where a smaller size was chosen (no storage
-    can shrink a volume in use) or the storage class cannot expand.
+    None: there is no claim; KubeSpawner is to create one. A default (``chosen`` False) never
+    changes a claim. Raises VolumeError where a smaller size was chosen (no storage can shrink a
+    volume in use), the storage class cannot expand, or an earlier claim is still being deleted.
     """
-    try:
-        claim = await api.read_namespaced_persistent_volume_claim(
-            name, namespace, _request_timeout=timeout
-        )
-    except ApiException as error:
-        if error.status == 404:
-            return size
-        raise
+    claim = await _claim_that_stays(api, name, namespace, timeout)
+    if claim is None:
+        return None
     current = claim.spec.resources.requests["storage"]
     wanted, has = parse_quantity(size), parse_quantity(current)
     if wanted == has or not chosen:
@@ -50,3 +51,23 @@ async def fit_volume(
             f"cannot grow it to {size}. Choose {current}, or ask an administrator."
         ) from error
     return size
+
+
+async def _claim_that_stays(api: CoreV1Api, name: str, namespace: str, timeout: float) -> Any:
+    """The claim; None where there is none, also once one that is being deleted is gone."""
+    for _ in range(GOING_SECONDS):
+        try:
+            claim = await api.read_namespaced_persistent_volume_claim(
+                name, namespace, _request_timeout=timeout
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+        if claim.metadata.deletion_timestamp is None:
+            return claim
+        await asyncio.sleep(1)
+    raise VolumeError(
+        "The volume of an earlier application of this name is still being deleted. "
+        "Try again in a minute, or choose another name."
+    )

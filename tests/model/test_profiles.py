@@ -13,6 +13,9 @@ def profile(**fields: object) -> Profile:
     [
         ({"slug": "Has Space"}, "slug"),
         ({"slug": "-x"}, "slug"),
+        ({"slug": "tf--big"}, "slug"),
+        ({"mem_limit": "8Gi"}, "mem_limit"),
+        ({"kubespawner_override": {"image": "x"}}, "field images"),
         ({"images": {}}, "images"),
         ({"gpus": []}, "gpus"),
         ({"gpus": [-1]}, "negative"),

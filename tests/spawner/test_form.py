@@ -1,5 +1,10 @@
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+from jinja2 import Environment, FileSystemLoader
+
+import gpucloud_spawner.spawner
 from gpucloud_spawner.model.options import OptionError
 from gpucloud_spawner.model.profiles import Profile
 from gpucloud_spawner.spawner.form import options_from_fields, render_profile_list
@@ -13,6 +18,36 @@ def profile(**fields: object) -> Profile:
 GPU = profile(slug="gpu", gpus=[0, 1, 2], default_gpus=1, node_selector={"product": "A100"})
 MIG = profile(slug="mig", gpus=[1], gpu_resource="nvidia.com/mig-1g.5gb")
 CPU = profile(slug="cpu", display_name="<b>CPU</b>")
+
+
+def html(profile_list: list[dict[str, Any]], **user_options: str) -> str:
+    """The form as KubeSpawner renders it: without any escaping of its own."""
+    folder = Path(gpucloud_spawner.spawner.__file__).parent / "templates" / "form"
+    form = Environment(loader=FileSystemLoader(folder)).get_template("form.html")
+    return form.render(profile_list=profile_list, user_options=user_options)
+
+
+def test_what_was_chosen_last_is_chosen_again() -> None:
+    page = html(render_profile_list([CPU, GPU], []), profile="gpu", gpus="2")
+    lines = [" ".join(line.split()) for line in page.split("<")]
+    assert [line for line in lines if "selected" in line] == ['option value="2" selected>2']
+    assert [line for line in lines if "checked" in line and "gpu" in line]
+
+
+def test_a_volume_keeps_its_size_unless_another_one_is_chosen() -> None:
+    made = render_profile_list([profile(storage=["10Gi", "20Gi"])], [])[0]
+    choices = made["profile_options"]["storage"]["choices"]
+    assert list(choices) == ["", "10Gi", "20Gi"]
+    assert choices[""]["default"]
+    assert choices[""]["kubespawner_override"] == {"storage_capacity": "10Gi"}
+
+
+def test_an_override_adds_to_the_gpus_and_selectors_of_its_profile() -> None:
+    override = {"extra_resource_limits": {"rdma/hca": "1"}, "node_selector": {"zone": "b"}}
+    fields = {"gpus": [1], "node_selector": {"product": "A100"}, "kubespawner_override": override}
+    made = render_profile_list([profile(**fields)], [])[0]["kubespawner_override"]
+    assert made["extra_resource_limits"] == {"rdma/hca": "1", "nvidia.com/gpu": "1"}
+    assert made["node_selector"] == {"zone": "b", "product": "A100"}
 
 
 def test_every_profile_unsets_the_gpus_and_selectors_of_the_others() -> None:
@@ -44,7 +79,10 @@ def test_what_is_free_now_is_told_with_the_profile() -> None:
 
 
 def test_what_an_admin_wrote_is_text_not_markup() -> None:
-    assert render_profile_list([CPU], [])[0]["display_name"] == "&lt;b&gt;CPU&lt;/b&gt;"
+    page = html(render_profile_list([CPU], ["<i>team</i>", "other"]))
+    assert "&lt;b&gt;CPU&lt;/b&gt;" in page
+    assert "<b>" not in page
+    assert "<i>" not in page
 
 
 def test_a_team_is_asked_for_only_where_there_is_a_choice() -> None:
