@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from .apiserver import APIServer
+from .apiserver.pki import write_private
 from .client import RETRYABLE, ApiError, KubeClient
 from .gpus import FAKE_PRODUCT, NodeGPUs, plan_nodes
 from .informer import Informer
@@ -67,7 +68,12 @@ def parser() -> argparse.ArgumentParser:
     kubelet.add_argument("--kubeconfig", required=True)
     kubelet.add_argument("--node", required=True, help="name of the node")
     kubelet.add_argument("--data", type=Path, required=True, help="directory of its state")
-    kubelet.add_argument("--pod-cidr", default="127.64.0.0/16", help="of its pods")
+    kubelet.add_argument("--pod-cidr", default="", help="of its pods; default: a free network")
+    kubelet.add_argument(
+        "--client-ca-file",
+        type=Path,
+        help="CA of the API server's client certificate, for `kubectl logs` from a real API server",
+    )
     kubelet.add_argument("--gpus", type=int, default=0, help="number of fake GPUs")
     kubelet.add_argument("--cpu", default="", help="default: the machine's")
     kubelet.add_argument("--memory", default="", help="default: the machine's")
@@ -115,6 +121,7 @@ def _settings(args: argparse.Namespace, data: Path) -> Settings:
         data=data,
         images=(*DEFAULT_PATTERNS, *args.image),
         allow_host_path=args.allow_host_path,
+        client_ca=getattr(args, "client_ca_file", None),
     )
 
 
@@ -189,9 +196,7 @@ async def up(args: argparse.Namespace) -> None:
             kubelets = Kubelets(clients[2], nodes, _settings(args, data / "kubelet"))
             await stack.enter_async_context(kubelets)
             await _nodes_ready(clients[2], {node.name for node in nodes})
-            partial = data / "kubeconfig.partial"
-            shutil.copy(server.kubeconfig, partial)
-            partial.replace(public)
+            write_private(public, server.kubeconfig.read_bytes())
             print(f"local cluster is ready: KUBECONFIG={public}", flush=True)
             await _for_ever()
 
@@ -237,19 +242,22 @@ async def scheduler(args: argparse.Namespace) -> None:
 
 
 async def kubelet(args: argparse.Namespace) -> None:
-    node = NodeConfig(
-        name=args.node,
-        pod_cidr=args.pod_cidr,
-        gpus=NodeGPUs(tuple(str(index) for index in range(args.gpus))),
-        cpu=args.cpu,
-        memory=args.memory,
-        resources=_resources(args.extended_resource),
-    )
-    with _lock(args.data):
+    data: Path = args.data.resolve()
+    resources = _resources(args.extended_resource)
+    with _lock(data), contextlib.ExitStack() as held:
+        cidr = args.pod_cidr or held.enter_context(Networks(data, 1)).cidrs[0]
+        node = NodeConfig(
+            name=args.node,
+            pod_cidr=cidr,
+            gpus=NodeGPUs(tuple(str(index) for index in range(args.gpus))),
+            cpu=args.cpu,
+            memory=args.memory,
+            resources=resources,
+        )
         print(WARNING, flush=True)
         async with (
             KubeClient.from_kubeconfig(args.kubeconfig) as client,
-            Kubelets(client, [node], _settings(args, args.data.resolve())),
+            Kubelets(client, [node], _settings(args, data)),
         ):
             print(f"kubelet is running: node {args.node}", flush=True)
             await _for_ever()

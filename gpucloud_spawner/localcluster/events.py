@@ -20,6 +20,7 @@ from .client import RETRYABLE, ApiError, KubeClient, Obj
 log = logging.getLogger(__name__)
 REMEMBERED = 4096  # events that a repetition is counted on, as client-go's cache
 QUEUED = 1000
+NAME_CHARS = 236  # of the object's name; with the suffix no more than Kubernetes' 253
 SAME_SECONDS = 600.0  # a repetition after this long is a new event
 
 
@@ -122,7 +123,7 @@ class EventRecorder:
                 if error.status != 404:  # expired meanwhile: write a fresh one
                     raise
         # 16 hex digits as client-go's: kubespawner orders events of one second by name.
-        name = f"{key[2]}.{time.time_ns():x}"
+        name = f"{key[2][:NAME_CHARS].rstrip('.-')}.{time.time_ns():x}"
         await self.client.create("events", self._first(event, name, namespace), namespace)
         self._seen[key] = _Seen(name)
         while len(self._seen) > REMEMBERED:

@@ -143,8 +143,15 @@ class Scheduler:
                 uid = heapq.heappop(self._heap)[3]
                 if uid in self._queued:
                     self._queued.discard(uid)
-                    self._schedule(self._pending[uid])
+                    self._attempt(self._pending[uid])
                 await asyncio.sleep(0)
+
+    def _attempt(self, pod: Obj) -> None:
+        try:
+            self._schedule(pod)
+        except Exception as error:  # one pod that cannot be understood must not stop all others
+            log.exception("pod %s cannot be scheduled", pod["metadata"]["name"])
+            self._refuse(pod, "SchedulerError", f"{type(error).__name__}: {error}")
 
     def _schedule(self, pod: Obj) -> None:
         uid = pod["metadata"]["uid"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gpucloud_spawner.localcluster.informer import Informer
 from gpucloud_spawner.localcluster.kubelet.host import Timing
 from gpucloud_spawner.localcluster.kubelet.kubelet import Kubelets, Settings
 from gpucloud_spawner.localcluster.kubelet.node import NodeConfig
+from gpucloud_spawner.localcluster.networks import Networks
 from gpucloud_spawner.localcluster.scheduler import Scheduler
 
 Obj = dict[str, Any]
@@ -179,34 +180,37 @@ async def api(server: APIServer, data: Path) -> AsyncIterator[Cluster]:
             await cluster.close()
 
 
-def node_configs(count: int = 1, gpus_each: int = 2) -> list[NodeConfig]:
+def node_configs(networks: Networks, gpus_each: int = 2) -> list[NodeConfig]:
+    """A node for each of these networks."""
     ids = tuple(str(index) for index in range(gpus_each))
     return [
-        NodeConfig(f"node-{i}", f"127.{100 + i}.0.0/16", NodeGPUs(ids), cpu="8", memory="32Gi")
-        for i in range(count)
+        NodeConfig(f"node-{i}", cidr, NodeGPUs(ids), cpu="8", memory="32Gi")
+        for i, cidr in enumerate(networks.cidrs)
     ]
 
 
 @contextlib.asynccontextmanager
 async def nodes(
-    cluster: Cluster, configs: Sequence[NodeConfig] = (), **settings: Any
+    cluster: Cluster, count: int = 1, first: int = 0, **settings: Any
 ) -> AsyncIterator[Kubelets]:
-    """The kubelets of a cluster."""
+    """The kubelets of a cluster, in networks that no other test run of this machine uses."""
     options = {"timing": QUICK, **settings}
     made = Settings(cluster.data / "kubelet", **options)
-    async with Kubelets(cluster.client, configs or node_configs(), made) as kubelets:
-        yield kubelets
+    with Networks(cluster.data, first + count) as networks:
+        configs = node_configs(networks)[first:]
+        async with Kubelets(cluster.client, configs, made) as kubelets:
+            yield kubelets
 
 
 @contextlib.asynccontextmanager
 async def everything(
-    server: APIServer, data: Path, configs: Sequence[NodeConfig] = (), **settings: Any
+    server: APIServer, data: Path, count: int = 1, first: int = 0, **settings: Any
 ) -> AsyncIterator[Cluster]:
     """API server, scheduler and nodes."""
     async with (
         api(server, data) as cluster,
         Scheduler(cluster.client),
-        nodes(cluster, configs, **settings),
+        nodes(cluster, count, first, **settings),
     ):
         yield cluster
 

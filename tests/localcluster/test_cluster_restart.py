@@ -94,7 +94,7 @@ async def cluster(apiserver: APIServer, tmp_path: Path) -> AsyncIterator[Cluster
 
 def kubelet(cluster: Cluster) -> Program:
     where = ["--kubeconfig", str(cluster.server.kubeconfig), "--data", str(cluster.data / "k")]
-    node = ["--node", "node-0", "--gpus", "2", "--pod-cidr", "127.110.0.0/16"]
+    node = ["--node", "node-0", "--gpus", "2"]
     return Program("kubelet", *where, *node)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -25,7 +26,6 @@ from .support import (
     everything,
     gpus,
     is_ready,
-    node_configs,
     nodes,
     pod,
     processes_with,
@@ -105,8 +105,9 @@ async def test_the_environment_is_the_pods_and_nothing_else(
     seen = json.loads(await cluster.output(a_pod))
     ended = await cluster.client.get("pods", "a", NAMESPACE)
     address = ended["status"]["podIP"]
-    assert address.startswith("127.100.")
-    assert ended["status"]["hostIP"] == "127.100.0.1"
+    host = ipaddress.ip_address(ended["status"]["hostIP"])
+    assert host.is_loopback
+    assert ipaddress.ip_address(address) in ipaddress.ip_network(f"{host}/16", strict=False)
     assert seen.pop("PATH").startswith(str(Path(sys.executable).parent))
     assert Path(seen.pop("HOME")).is_relative_to(cluster.data)
     seen.pop("LC_CTYPE", None)  # Python sets it for itself
@@ -569,7 +570,7 @@ async def test_logs_are_followed_through_the_api(cluster: Cluster) -> None:
 
 
 async def test_the_node_object(apiserver: APIServer, tmp_path: Path) -> None:
-    async with everything(apiserver, tmp_path, node_configs(2)) as cluster:
+    async with everything(apiserver, tmp_path, 2) as cluster:
         obj = await cluster.until(
             "node-1",
             lambda n: n["status"]["conditions"][-1]["status"] == "True",
@@ -580,8 +581,13 @@ async def test_the_node_object(apiserver: APIServer, tmp_path: Path) -> None:
         assert labels["nvidia.com/gpu.product"] == "NVIDIA-FAKE-GPU"
         assert labels["nvidia.com/gpu.count"] == "2"
         assert labels["kubernetes.io/hostname"] == "node-1"
-        assert obj["status"]["addresses"][0] == {"type": "InternalIP", "address": "127.101.0.1"}
-        assert obj["spec"]["podCIDR"] == "127.101.0.0/16"
+        address = obj["status"]["addresses"][0]
+        assert address["type"] == "InternalIP"
+        network = ipaddress.ip_network(obj["spec"]["podCIDR"])
+        assert network.is_loopback
+        assert address["address"] == str(network[1])
+        other = await cluster.client.get("nodes", "node-0")
+        assert not network.overlaps(ipaddress.ip_network(other["spec"]["podCIDR"]))
         # An administrator's label and cordon survive a restart of the kubelet.
         patch = {"metadata": {"labels": {"mine": "1"}}, "spec": {"unschedulable": True}}
         await cluster.client.patch("nodes", "node-1", patch)
@@ -589,7 +595,7 @@ async def test_the_node_object(apiserver: APIServer, tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while "kube-node-lease/node-1" not in lease.store:
                 await asyncio.sleep(0.01)
-    async with everything(apiserver, tmp_path, node_configs(2)) as cluster:
+    async with everything(apiserver, tmp_path, 2) as cluster:
         obj = await cluster.client.get("nodes", "node-1")
         assert obj["metadata"]["labels"]["mine"] == "1"
         assert obj["spec"]["unschedulable"]
@@ -628,13 +634,13 @@ async def test_pods_deleted_while_the_kubelet_was_away(
     async with everything(apiserver, tmp_path) as cluster:
         obj = await cluster.started(pod("a", "sleep", "60", restartPolicy="Always"))
         client, uid = cluster.client, obj["metadata"]["uid"]
-        async with nodes(cluster, [node_configs(2)[1]], port=0):
+        async with nodes(cluster, first=1):
             pass  # a second node's kubelet leaves the first one's pods alone
         assert psutil.pid_exists(processes_with(uid)[0].pid)
         await client.get("pods", "a", NAMESPACE)
     directory = tmp_path / "kubelet/pods" / uid
     assert directory.exists()
-    async with everything(apiserver, tmp_path, [node_configs(2)[1]]) as cluster:
+    async with everything(apiserver, tmp_path, first=1) as cluster:
         await cluster.delete("a", grace=0)
         await cluster.gone("a")
     async with everything(apiserver, tmp_path):

@@ -344,6 +344,8 @@ class Operations:
         if pod["spec"].get("nodeName"):
             why = f'pod {name} is already assigned to node "{pod["spec"]["nodeName"]}"'
             raise conflict(self._pods, name, why)
+        if pod["spec"].get("schedulingGates"):
+            raise conflict(self._pods, name, f"pod {name} has non-empty .spec.schedulingGates")
         pod["spec"]["nodeName"] = node
         for field in ("labels", "annotations"):
             pod["metadata"].setdefault(field, {}).update(binding.get("metadata", {}).get(field, {}))

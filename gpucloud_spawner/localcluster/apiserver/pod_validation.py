@@ -254,6 +254,11 @@ def _validate_tolerations(spec: dict[str, Any]) -> Iterator[Cause]:
 
 
 def _validate_placement(spec: dict[str, Any]) -> Iterator[Cause]:
+    for i, gate in enumerate(spec.get("schedulingGates", [])):
+        yield from check.qualified_name(f"spec.schedulingGates[{i}].name", gate.get("name", ""))
+    if spec.get("schedulingGates") and spec.get("nodeName"):
+        why = "cannot be set until all schedulingGates have been cleared"
+        yield forbidden_field("spec.nodeName", why)
     if spec.get("nodeName"):
         yield from check.subdomain("spec.nodeName", spec["nodeName"])
     affinity = spec.get("affinity", {}).get("nodeAffinity", {})

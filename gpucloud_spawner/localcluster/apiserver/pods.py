@@ -20,6 +20,7 @@ UPDATE_RULE = (
     "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set "
     "to 1 if it was previously negative)"
 )
+_CHANGEABLE = ("activeDeadlineSeconds", "tolerations", "schedulingGates")
 _SPEC_DEFAULTS: dict[str, Any] = {
     "restartPolicy": "Always",
     "terminationGracePeriodSeconds": 30,
@@ -118,6 +119,18 @@ def _default_tolerations(spec: dict[str, Any]) -> None:
             )
 
 
+def gated_condition() -> dict[str, Any]:
+    """What a pod says that no scheduler may touch yet."""
+    return {
+        "type": "PodScheduled",
+        "status": "False",
+        "lastProbeTime": None,
+        "lastTransitionTime": None,
+        "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+    }
+
+
 def qos_class(spec: dict[str, Any]) -> str:
     """Guaranteed: every container limits cpu and memory to what it requests; BestEffort: none
     says anything about cpu or memory."""
@@ -136,10 +149,16 @@ def qos_class(spec: dict[str, Any]) -> str:
 
 
 def validate_update(new: Object, old: Object) -> Iterator[Cause]:
-    """Of a pod's spec only images, the deadline and further tolerations may change."""
+    """Of a pod's spec only images, the deadline, further tolerations and fewer gates may change."""
     spec, before = new["spec"], old["spec"]
     if spec == before:
         return
+    gates = before.get("schedulingGates", [])
+    for gate in spec.get("schedulingGates", []):
+        if gate not in gates:
+            why = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
+            yield forbidden_field("spec.schedulingGates", why)
+            return
     kept = [t for t in before.get("tolerations", []) if t not in spec.get("tolerations", [])]
     if kept:
         yield forbidden_field(
@@ -152,7 +171,7 @@ def validate_update(new: Object, old: Object) -> Iterator[Cause]:
 
 
 def _frozen(spec: dict[str, Any]) -> dict[str, Any]:
-    fixed = {k: v for k, v in spec.items() if k not in ("activeDeadlineSeconds", "tolerations")}
+    fixed = {k: v for k, v in spec.items() if k not in _CHANGEABLE}
     for kind in ("containers", "initContainers"):
         if kind in fixed:
             fixed[kind] = [{**c, "image": ""} for c in fixed[kind]]

@@ -7,6 +7,7 @@ import hmac
 import logging
 import secrets
 import ssl
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
@@ -44,8 +45,7 @@ class APIServer:
         self.kubeconfig = self.data_dir / "kubeconfig"
         self.ca = self.data_dir / "ca.crt"
         self.token = ""
-        self._runner: web.AppRunner | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._stack = AsyncExitStack()
 
     @property
     def url(self) -> str:
@@ -59,27 +59,32 @@ class APIServer:
         await self.stop()
 
     async def start(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        # The database holds every Secret, and the tokens of whoever may do anything here.
-        self.data_dir.chmod(0o700)
-        certificates = Certificates(self.data_dir)
-        certificates.ensure(self.host)
-        self._database = Database(self.data_dir / "cluster.sqlite")
-        self._store = Store(self._database)
-        self.token = self._kept("admin_token")
-        kubelet_token = self._kept("kubelet_token")
-        operations = Operations(self._store)
-        ensure_defaults(operations, kubelet_token)
-        self._logs = PodLogs(self._store, kubelet_token)
-        await self._logs.start()
-        self._api = API(operations, self._logs)
-        await self._listen(certificates)
-        write_kubeconfig(self.kubeconfig, self.url, certificates.ca, self.token)
-        self._tasks = [
-            asyncio.create_task(self._checkpoint_for_ever()),
-            asyncio.create_task(self._expire_events_for_ever()),
-        ]
+        async with AsyncExitStack() as stack:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            # The database holds every Secret, and the tokens of whoever may do anything here.
+            self.data_dir.chmod(0o700)
+            certificates = Certificates(self.data_dir)
+            certificates.ensure(self.host)
+            self._database = Database(self.data_dir / "cluster.sqlite")
+            stack.push_async_callback(self._close_database)
+            self._store = Store(self._database)
+            self.token = self._kept("admin_token")
+            kubelet_token = self._kept("kubelet_token")
+            operations = Operations(self._store)
+            ensure_defaults(operations, kubelet_token)
+            logs = PodLogs(self._store, kubelet_token)
+            await logs.start()
+            stack.push_async_callback(logs.stop)
+            self._api = API(operations, logs)
+            await self._listen(certificates, stack)
+            write_kubeconfig(self.kubeconfig, self.url, certificates.ca, self.token)
+            for work in (self._checkpoint_for_ever(), self._expire_events_for_ever()):
+                stack.push_async_callback(_end, asyncio.create_task(work))
+            self._stack = stack.pop_all()
         log.info("the API server is ready at %s", self.url)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
 
     def _kept(self, name: str) -> str:
         """A random token that stays the same over restarts."""
@@ -89,33 +94,26 @@ class APIServer:
             self._database.set(name, value)
         return value
 
-    async def _listen(self, certificates: Certificates) -> None:
+    async def _listen(self, certificates: Certificates, stack: AsyncExitStack) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates.certificate, certificates.key)
         app = web.Application(client_max_size=requests.BODY_LIMIT)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(
+        runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
-        await self._runner.setup()
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        stack.callback(self._api.end_watches)
         port = self.port or int(self._database.setting("port") or 0)
-        site = web.TCPSite(self._runner, self.host, port, ssl_context=context, backlog=1024)
+        site = web.TCPSite(runner, self.host, port, ssl_context=context, backlog=1024)
         await site.start()
-        self.port = self._runner.addresses[0][1]
+        self.port = runner.addresses[0][1]
         self._database.set("port", str(self.port))
 
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        if self._runner is not None:
-            self._api.end_watches()
-            await self._runner.cleanup()
-            self._runner = None
-            await self._logs.stop()
-            await asyncio.to_thread(self._database.checkpoint)
-            self._database.close()
+    async def _close_database(self) -> None:
+        await asyncio.to_thread(self._database.checkpoint)
+        self._database.close()
 
     async def _checkpoint_for_ever(self) -> None:
         checkpointed = -1
@@ -171,6 +169,11 @@ class APIServer:
             raise unauthorized()
         if request.path not in _OPEN_PATHS:
             raise _anonymous(request)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _anonymous(request: web.Request) -> APIError:

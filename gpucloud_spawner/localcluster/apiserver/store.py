@@ -23,7 +23,9 @@ Object = dict[str, Any]
 Key = tuple[str, str]
 Labels = dict[str, str]
 
-HISTORY = 2048  # events per resource that a watch can still be given after the fact
+# Events per resource that a watch can still be given after the fact, and the memory they may take.
+HISTORY = 2048
+HISTORY_BYTES = 32 * 1024 * 1024
 
 
 class Record:
@@ -79,6 +81,7 @@ class Table:
         self.history: deque[Event] = deque()
         self.floor = floor  # versions up to here have left the history
         self.listeners: set[Listener] = set()
+        self._history_bytes = 0
 
     def insert(self, record: Record) -> None:
         if record.key not in self.records:
@@ -91,8 +94,11 @@ class Table:
 
     def publish(self, event: Event) -> None:
         self.history.append(event)
-        while len(self.history) > HISTORY:
-            self.floor = self.history.popleft().record.version
+        self._history_bytes += len(event.record.body)
+        while len(self.history) > HISTORY or self._history_bytes > HISTORY_BYTES:
+            forgotten = self.history.popleft().record
+            self._history_bytes -= len(forgotten.body)
+            self.floor = forgotten.version
         for listener in tuple(self.listeners):
             listener(event)
 

@@ -68,6 +68,8 @@ class PodStrategy(Strategy):
         spec = obj.setdefault("spec", {})
         pods.set_defaults(spec)
         obj["status"] = {"phase": "Pending", "qosClass": pods.qos_class(spec)}
+        if spec.get("schedulingGates"):
+            obj["status"]["conditions"] = [pods.gated_condition()]
 
     def validate_create(self, obj: Object) -> Iterator[Cause]:
         yield from pod_validation.validate(obj["spec"])

@@ -15,8 +15,11 @@ from .resources import Resource
 from .selectors import Selector
 from .store import Event, Record, Store
 
-BACKLOG = 20_000  # events that may wait for a slow client before it is dropped
+# What may wait for a slow client before it is dropped.
+BACKLOG = 20_000
+BACKLOG_BYTES = 32 * 1024 * 1024
 BOOKMARK_EVERY = 60.0
+_AT_ONCE = 1024 * 1024
 _DEFAULT_SECONDS = 1800.0
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
@@ -65,6 +68,8 @@ class Watcher:
         self._render = render
         self._abort = abort
         self._limit = BACKLOG
+        self._bytes = 0
+        self._bytes_limit = BACKLOG_BYTES
         self._queue: deque[tuple[str, Record]] = deque()
         self._wake = asyncio.Event()
         self._closed = False
@@ -86,6 +91,7 @@ class Watcher:
             await send(b'{"type":"ERROR","object":%b}\n' % orjson.dumps(error.status()))
             return
         self._limit += len(self._queue)
+        self._bytes_limit += self._bytes
         table.listeners.add(self._listen)
         try:
             if options.initial_events and options.bookmarks:
@@ -102,7 +108,7 @@ class Watcher:
         if self._options.starts_with_state:
             for record in self._store.records(self._resource, self._namespace):
                 if self._options.selector.matches(record):
-                    self._queue.append(("ADDED", record))
+                    self._put("ADDED", record)
         elif version:
             for event in self._store.since(self._resource, version):
                 self._listen(event)
@@ -115,14 +121,18 @@ class Watcher:
         seen = self._seen(event)
         if seen is None:
             return
-        if len(self._queue) >= self._limit:
+        if len(self._queue) >= self._limit or self._bytes > self._bytes_limit:
             # It reads slower than the cluster changes: cut it off, it will list again.
             self._queue.clear()
             self._abort()
             self.close()
             return
-        self._queue.append(seen)
+        self._put(*seen)
         self._wake.set()
+
+    def _put(self, kind: str, record: Record) -> None:
+        self._queue.append((kind, record))
+        self._bytes += len(record.body)
 
     def _seen(self, event: Event) -> tuple[str, Record] | None:
         """The change as a client with this selector sees it."""
@@ -171,9 +181,15 @@ class Watcher:
             await send(chunk)
 
     def _rendered(self) -> Iterator[bytes]:
-        # At most so many at once, so that a long state does not hold the loop for long.
+        # At most so much at once, so that a long state does not hold the loop for long.
+        taken = 0
         for _ in range(min(len(self._queue), 500)):
-            yield self._render(*self._queue.popleft())
+            kind, record = self._queue.popleft()
+            self._bytes -= len(record.body)
+            taken += len(record.body)
+            yield self._render(kind, record)
+            if taken > _AT_ONCE:
+                return
 
     def _bookmark(self, annotations: dict[str, str]) -> bytes:
         metadata: dict[str, object] = {"resourceVersion": str(self._store.version)}

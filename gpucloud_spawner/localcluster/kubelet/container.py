@@ -19,7 +19,7 @@ from ..quantity import amount
 from .environment import ConfigError
 from .health import Health
 from .host import Host
-from .images import Image, UnknownImage
+from .images import Image, InvalidImage, UnknownImage
 from .launch import Inputs, Launch, prepare
 from .logs import head, tail
 from .probes import Target, check
@@ -279,7 +279,7 @@ class Container:
         try:
             image = self.host.images.get(self.spec.get("image", ""))
             await self._prepare(inputs, image)
-        except (ConfigError, MountError, UnknownImage) as error:
+        except (ConfigError, MountError, InvalidImage, UnknownImage) as error:
             # What it was started with is gone meanwhile: only its exec probes miss that.
             log.warning("container %s: its environment is incomplete: %s", self.name, error)
             self._aim(inputs.pod, {}, self.pod_dir, str)

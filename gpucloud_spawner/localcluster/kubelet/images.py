@@ -7,6 +7,7 @@ the image's name. The patterns come from the command line; anything else is an u
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,8 +31,15 @@ NOTEBOOK = ("jupyterhub-singleuser",)
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+_REFERENCE = re.compile("[A-Za-z0-9][A-Za-z0-9._/:@-]{0,510}")
+
+
 class UnknownImage(Exception):
     """The message says which images there are and how to add one."""
+
+
+class InvalidImage(Exception):
+    """What is no image name at all: no attempt will ever help."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,11 @@ class ImageStore:
         self.patterns = tuple(patterns)
 
     def get(self, name: str) -> Image:
+        if not _REFERENCE.fullmatch(name):
+            raise InvalidImage(
+                f'Failed to apply default image tag "{name}": couldn\'t parse image name "{name}": '
+                "invalid reference format"
+            )
         tagged = name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
         if not any(fnmatchcase(n, p) for p in self.patterns for n in (name, tagged)):
             raise UnknownImage(

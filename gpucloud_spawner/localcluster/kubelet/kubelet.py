@@ -48,6 +48,7 @@ class Settings:
     data: Path
     images: Sequence[str] = DEFAULT_PATTERNS
     allow_host_path: bool = False
+    client_ca: Path | None = None
     port: int = 0
     timing: Timing = field(default_factory=Timing)
 
@@ -123,8 +124,13 @@ class Kubelet:
         self._sweep()
 
     def _add(self, pod: Obj) -> None:
-        worker = self.workers[pod["metadata"]["uid"]] = PodWorker(self.host, pod)
-        worker.adopt()
+        try:
+            worker = PodWorker(self.host, pod)
+            worker.adopt()
+        except Exception:  # one pod that cannot be understood must not take the node's others along
+            log.exception("pod %s is left alone", pod["metadata"]["name"])
+            return
+        self.workers[pod["metadata"]["uid"]] = worker
         worker.start()
 
     def _sweep(self) -> None:
@@ -149,7 +155,7 @@ class Kubelets:
         self.nodes: list[Kubelet] = []
         self._stack = AsyncExitStack()
         self._memory: asyncio.Task[None] | None = None
-        self._server = Server(client, settings.data, self._find)
+        self._server = Server(client, settings.data, self._find, settings.client_ca)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
+_NUMBER = re.compile("[0-9]{1,18}")
+_LONGEST = 10**9  # seconds: longer ago than any log, and within the calendar
 TAIL_BYTES = 256 * 1024
 POLL_SECONDS = 0.15  # only while somebody follows
 
@@ -34,16 +37,18 @@ class LogOptions:
         """ValueError for what cannot be read."""
 
         def number(name: str) -> int | None:
-            value = int(query[name]) if query.get(name) else None
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must not be negative")
-            return value
+            text = query.get(name)
+            if text and not _NUMBER.fullmatch(text):
+                raise ValueError(f"{name} must be a whole number and not negative")
+            return int(text) if text else None
 
         since = None
         if query.get("sinceTime"):
             since = datetime.fromisoformat(query["sinceTime"])
+            if since.tzinfo is None:
+                raise ValueError("sinceTime must name its time zone")
         elif (ago := number("sinceSeconds")) is not None:
-            since = datetime.now(UTC) - timedelta(seconds=ago)
+            since = datetime.now(UTC) - timedelta(seconds=min(ago, _LONGEST))
         return cls(
             follow=truth(query.get("follow")),
             tail_lines=number("tailLines"),
@@ -145,10 +150,11 @@ def head(path: Path, size: int) -> str:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return ""
-        return file.read(size).decode(errors="replace")
+    try:
+        ordinary = stat.S_ISREG(os.fstat(fd).st_mode)
+        return os.read(fd, size).decode(errors="replace") if ordinary else ""
+    finally:
+        os.close(fd)
 
 
 def tail(path: Path, lines: int = 80, size: int = 2048) -> str:

@@ -97,6 +97,9 @@ async def check(
             return await _tcp(action["tcpSocket"], target, timeout)
     except KeyError as error:
         return False, f"unknown port {error}"
+    except (OSError, ValueError, OverflowError) as error:
+        # What cannot be tried has failed; a probe that died silently would look like health.
+        return False, str(error) or type(error).__name__
     if "sleep" in action:
         await asyncio.sleep(action["sleep"]["seconds"])
         return True, ""
@@ -149,6 +152,8 @@ def _cause(error: BaseException) -> str:
 
 async def _exec(command: Sequence[str], target: Target, timeout: float) -> tuple[bool, str]:
     argv = [target.translate(text) for text in command]
+    if not argv:
+        return False, "no command"
     try:
         executable = find_executable(argv[0], target.env.get("PATH", ""), target.cwd)
     except StartError as error:
@@ -165,8 +170,9 @@ async def _exec(command: Sequence[str], target: Target, timeout: float) -> tuple
     )
     assert process.stdout is not None
     try:
-        output = await asyncio.wait_for(process.stdout.read(OUTPUT_BYTES), timeout)
-        code = await asyncio.wait_for(process.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            output = await _beginning(process.stdout)
+            code = await process.wait()
     except TimeoutError:
         return False, f"command timed out: {' '.join(command)!r} timed out after {timeout:g}s"
     finally:
@@ -175,3 +181,11 @@ async def _exec(command: Sequence[str], target: Target, timeout: float) -> tuple
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     return code == 0, output.decode(errors="replace").strip()
+
+
+async def _beginning(stream: asyncio.StreamReader) -> bytes:
+    """All output is taken, or a talkative command would never end; its beginning is kept."""
+    kept = b""
+    while piece := await stream.read(OUTPUT_BYTES):
+        kept += piece[: OUTPUT_BYTES - len(kept)]
+    return kept

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .host import Host
-from .images import Image, UnknownImage
+from .images import Image, InvalidImage, UnknownImage
 from .status import ContainerState
 
 Obj = dict[str, Any]
@@ -29,6 +29,11 @@ class Pull:
         """The image, or None and the seconds until the next attempt."""
         try:
             image = self._host.images.get(self._name)
+        except InvalidImage as error:
+            self._state.waiting, self._state.message = "InvalidImageName", str(error)
+            tell("Warning", "InspectFailed", str(error))
+            tell("Warning", "Failed", "Error: InvalidImageName")
+            return None, self._host.timing.restart_backoff_max
         except UnknownImage as error:
             return None, self._failed(tell, str(error))
         if first:

@@ -68,6 +68,7 @@ class Reclaimer:
             return
         if any(claim["metadata"]["uid"] == uid for claim in self._claims.store.values()):
             return
-        for directory in self.root.glob(f"*/{uid}"):
+        # Compared, not put into a pattern: a volume made by hand may name any text as its claim.
+        for directory in [d for d in self.root.glob("*/*") if d.name == uid]:
             log.info("removing %s: its volume has been deleted", directory)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

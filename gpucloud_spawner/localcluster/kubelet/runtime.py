@@ -45,6 +45,8 @@ class Exit:
 
 def find_executable(command: str, path: str, cwd: Path) -> str:
     """What execvp would run, or the StartError that runc would report."""
+    if "\0" in command:
+        raise StartError(f"exec: {command!r}: invalid argument")
     if "/" in command:
         found = cwd / command
         if not found.exists():

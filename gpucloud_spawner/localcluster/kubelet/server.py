@@ -1,14 +1,10 @@
 """The kubelet's HTTPS endpoint: container logs for the API server, and its health.
 
-One port for all nodes of the process. Who asks must show the token that the cluster keeps in the
-Secret kube-system/kubelet-api; without such a Secret (a cluster that is not ours) logs are refused.
+One port for all nodes of the process. Who may ask is decided in `access`.
 """
 
 from __future__ import annotations
 
-import base64
-import hmac
-import logging
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,23 +13,24 @@ from typing import Self
 from aiohttp import web
 
 from ..apiserver.pki import Certificates
-from ..client import ApiError, KubeClient
+from ..client import KubeClient
+from .access import Access
 from .logs import LogOptions, read_log, truth
 from .podworker import PodWorker
 
-log = logging.getLogger(__name__)
 Finder = Callable[[str, str], PodWorker | None]
 
 
 class Server:
     """Listens on one port of each node's address."""
 
-    def __init__(self, client: KubeClient, data: Path, find: Finder) -> None:
-        self.client = client
+    def __init__(
+        self, client: KubeClient, data: Path, find: Finder, client_ca: Path | None = None
+    ) -> None:
         self.data = data
         self.port = 0
         self._find = find
-        self._token = ""
+        self._access = Access(client, client_ca)
         self._runner: web.AppRunner | None = None
 
     async def start(self, addresses: Iterable[str], port: int = 0) -> None:
@@ -43,6 +40,7 @@ class Server:
         certificates.ensure("127.0.0.1")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates.certificate, certificates.key)
+        self._access.prepare(context)
         app = web.Application()
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
@@ -67,27 +65,16 @@ class Server:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
-    async def _authorise(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not self._token:
-            try:
-                secret = await self.client.get("secrets", "kubelet-api", "kube-system")
-                self._token = base64.b64decode(secret["data"]["token"]).decode()
-            except (ApiError, KeyError) as error:
-                log.warning("no token for the kubelet's own API: %s", error)
-        if not self._token or not hmac.compare_digest(given.encode(), self._token.encode()):
-            raise web.HTTPUnauthorized(text="Unauthorized")
-
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     async def _unknown(self, request: web.Request) -> web.Response:
-        await self._authorise(request)
+        await self._access.check(request)
         name = request.path.strip("/").partition("/")[0] or "/"
         raise web.HTTPNotImplemented(text=f"{name} is not implemented by this kubelet")
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
-        await self._authorise(request)
+        await self._access.check(request)
         namespace, pod, name = (
             request.match_info[key] for key in ("namespace", "pod", "container")
         )

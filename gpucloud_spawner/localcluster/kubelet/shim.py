@@ -105,6 +105,8 @@ def launch(spec: dict[str, Any], outputs: tuple[int, int], failure: int) -> None
         os.execve(spec["argv"][0], spec["argv"][1], spec["env"])
     except OSError as error:
         os.write(failure, f"{error.strerror}: {error.filename or ''}".encode())
+    except ValueError as error:  # a NUL in an argument or a variable
+        os.write(failure, f"invalid argument: {error}".encode())
     finally:
         os._exit(127)
 

@@ -71,7 +71,7 @@ def container_view(
         nested = PurePosixPath(path).is_relative_to(image_home)
         base = home if nested else mounts_dir(pod_dir, container["name"])
         link = base / PurePosixPath(path).relative_to(image_home if nested else "/")
-        if _link(link, source) and nested:
+        if _link(link, source, pod_dir.parents[1]) and nested:
             view.links[link] = source
     return view
 
@@ -86,9 +86,10 @@ def mounts_dir(pod_dir: Path, container: str) -> Path:
     return pod_dir / "mounts" / container
 
 
-def _link(link: Path, target: Path) -> bool:
+def _link(link: Path, target: Path, data: Path) -> bool:
     with contextlib.suppress(OSError):
-        if link.is_symlink():
+        # An earlier pod's ends where the kubelet keeps volumes; any other one is a user's.
+        if link.is_symlink() and data in link.readlink().parents:
             link.unlink()
         elif link.is_dir():
             link.rmdir()  # only if empty: a user's own files are never removed
