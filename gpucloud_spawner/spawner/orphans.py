@@ -54,11 +54,12 @@ class OrphanSweeper:
         while True:
             await asyncio.sleep(PERIOD_SECONDS)
             try:
-                await self._sweep(datetime.now(UTC))
+                await self.sweep(datetime.now(UTC))
             except Exception:  # noqa: BLE001 - the border of an endless loop
                 self._log.exception("Looking for orphaned pods failed; trying again later")
 
-    async def _sweep(self, now: datetime) -> None:
+    async def sweep(self, now: datetime) -> None:
+        """Delete the orphans that there are at ``now`` (UTC)."""
         wanted = self._wanted_pods()
         for (kind, _), reflector in list(self._class.reflectors.items()):
             if kind != "pods":
