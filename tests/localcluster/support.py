@@ -42,6 +42,14 @@ def shell(name: str, script: str, **kwargs: Any) -> Obj:
     return pod(name, "sh", "-c", script, **kwargs)
 
 
+def mount(path: str, source: Obj, **more: str) -> Obj:
+    """Pod arguments for one volume."""
+    return {
+        "volumes": [{"name": "v", **source}],
+        "container": {"volumeMounts": [{"name": "v", "mountPath": path, **more}]},
+    }
+
+
 def gpus(count: int, **more: str) -> Obj:
     """Container fields that ask for GPUs."""
     return {"resources": {"limits": {"nvidia.com/gpu": str(count), **more}}}
@@ -125,6 +133,13 @@ class Cluster:
         plurals["PersistentVolumeClaim"] = "persistentvolumeclaims"
         namespace = None if obj["kind"] == "Node" else NAMESPACE
         return await self.client.create(plurals[obj["kind"]], obj, namespace)
+
+    async def claim(self, name: str) -> Path:
+        """Creates a claim and binds it as a volume controller does; where its data will be."""
+        body, status = bound_claim(name)
+        made = await self.create(body)
+        await self.client.patch_status("persistentvolumeclaims", name, status, NAMESPACE)
+        return self.data / "kubelet/volumes" / NAMESPACE / made["metadata"]["uid"]
 
     async def run(self, obj: Obj) -> Obj:
         """Creates a pod and waits until it has ended."""

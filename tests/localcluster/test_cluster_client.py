@@ -226,6 +226,15 @@ async def test_a_repeated_event_is_counted(client: KubeClient) -> None:
     assert event["firstTimestamp"] <= event["lastTimestamp"]
 
 
+async def test_an_event_about_the_longest_name(client: KubeClient) -> None:
+    name = "a" * 235 + "." + "b" * 17
+    pod = {"kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE, "uid": "u"}}
+    async with EventRecorder(client, "kubelet", "node-0") as recorder:
+        recorder.record(pod, "Normal", "Started", "Started container c")
+    (event,) = (await client.list("events", NAMESPACE))["items"]
+    assert event["involvedObject"]["name"] == name
+
+
 def test_keys() -> None:
     assert split_key("ns/name") == ("ns", "name")
     assert split_key("node-0") == ("", "node-0")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -171,6 +172,7 @@ async def test_up_from_start_to_end(tmp_path: Path) -> None:
         line = await first.line("is ready")
         assert line == f"local cluster is ready: KUBECONFIG={tmp_path / 'kubeconfig'}"
         assert "isolates nobody" in first.lines[0]
+        assert stat.S_IMODE((tmp_path / "kubeconfig").stat().st_mode) == 0o600
         async with client_of(tmp_path) as client:
             names = {n["metadata"]["name"] for n in (await client.list("nodes"))["items"]}
             assert names == {"node-0", "node-1"}

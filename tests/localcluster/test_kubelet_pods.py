@@ -26,6 +26,7 @@ from .support import (
     everything,
     gpus,
     is_ready,
+    mount,
     nodes,
     pod,
     processes_with,
@@ -63,14 +64,6 @@ def secret(name: str, **values: str) -> Obj:
 
 def config_map(name: str, **values: str) -> Obj:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": values}
-
-
-def mount(path: str, source: Obj, **more: str) -> Obj:
-    """Pod arguments for one volume."""
-    return {
-        "volumes": [{"name": "v", **source}],
-        "container": {"volumeMounts": [{"name": "v", "mountPath": path, **more}]},
-    }
 
 
 # Environment
@@ -473,9 +466,7 @@ async def test_a_startup_probe_holds_the_others_back(cluster: Cluster) -> None:
 
 async def test_delete_gives_the_grace_period_and_no_more(cluster: Cluster) -> None:
     script = "trap 'echo saving > /v/saved; exit 0' TERM; while :; do sleep 0.02; done"
-    claim, status = bound_claim("v")
-    await cluster.create(claim)
-    await cluster.client.patch_status("persistentvolumeclaims", "v", status, NAMESPACE)
+    await cluster.claim("v")
     volume = mount("/v", {"persistentVolumeClaim": {"claimName": "v"}})
     await cluster.started(shell("polite", script, **volume))
     await cluster.started(shell("stubborn", "trap '' TERM; echo up; while :; do sleep 0.02; done"))
@@ -520,9 +511,7 @@ async def test_a_shorter_grace_period_overrules(cluster: Cluster) -> None:
 async def test_a_pre_stop_hook_runs_first(cluster: Cluster) -> None:
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /v/order"]}}}
     container = {"lifecycle": hook, "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
-    claim, status = bound_claim("v")
-    await cluster.create(claim)
-    await cluster.client.patch_status("persistentvolumeclaims", "v", status, NAMESPACE)
+    await cluster.claim("v")
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "v"}}]
     script = "trap 'echo term >> /v/order; exit' TERM; echo up; while :; do sleep 0.02; done"
     await cluster.started(shell("a", script, container=container, volumes=volumes))

@@ -306,3 +306,30 @@ async def test_long_lines_and_rotation(box: Box, tmp_path: Path) -> None:
     assert set(text.splitlines()) == {line.strip()}
     os.close(reader)
     os.close(written.fd)
+
+
+async def test_a_start_that_is_cut_short_can_still_be_ended(box: Box) -> None:
+    """The node ends in the moment in which a container starts."""
+    instance = box.instance()
+    start = asyncio.create_task(instance.start(["sleep", "60"], ENV, box.path))
+    async with asyncio.timeout(10):
+        while not (instance.directory / "shim").exists():
+            await asyncio.sleep(0)
+    start.cancel()
+    await asyncio.gather(start, return_exceptions=True)
+    assert start.cancelled()
+    assert instance.running
+    await instance.stop(0.5)
+    assert not instance.running
+    assert not psutil.pid_exists(instance.shim)
+
+
+def test_the_tail_of_a_large_log(tmp_path: Path) -> None:
+    stamp = "2024-01-01T00:00:00.000000000Z stdout F"
+    path = tmp_path / "log"
+    path.write_text("".join(f"{stamp} line {number}\n" for number in range(200_000)))
+    assert tail(path) == "".join(f"line {number}\n" for number in range(199_920, 200_000))
+    path.write_text(f"{stamp} {'x' * 400_000}\n{stamp} end\n")
+    assert tail(path) == "end\n"
+    path.write_bytes(f"{stamp} a".encode() + b"\xff\n")
+    assert tail(path) == "a\ufffd\n"

@@ -19,10 +19,10 @@ from .support import (
     NAMESPACE,
     Cluster,
     Obj,
-    bound_claim,
     condition,
     everything,
     is_ready,
+    mount,
     pod,
     processes_with,
     shell,
@@ -30,7 +30,6 @@ from .support import (
     terminated,
     waiting,
 )
-from .test_kubelet_pods import mount
 
 LOOP = "echo up; while :; do sleep 0.02; done"
 
@@ -42,16 +41,8 @@ async def cluster(apiserver: APIServer, tmp_path: Path) -> AsyncIterator[Cluster
     assert processes_with(str(tmp_path)) == []
 
 
-async def claim(cluster: Cluster, name: str) -> Path:
-    """A bound claim; its directory."""
-    body, status = bound_claim(name)
-    made = await cluster.create(body)
-    await cluster.client.patch_status("persistentvolumeclaims", name, status, NAMESPACE)
-    return cluster.data / "kubelet/volumes" / NAMESPACE / made["metadata"]["uid"]
-
-
 async def test_a_volume_by_hand_takes_no_others_data_along(cluster: Cluster) -> None:
-    home = await claim(cluster, "home")
+    home = await cluster.claim("home")
     source = {"persistentVolumeClaim": {"claimName": "home"}}
     await cluster.run(shell("a", "touch kept", **mount("/home/jovyan", source)))
     for number, uid in enumerate(("*", "../..", "../../pods", "")):
@@ -67,7 +58,7 @@ async def test_a_volume_by_hand_takes_no_others_data_along(cluster: Cluster) -> 
         await cluster.client.patch("persistentvolumes", name, {"metadata": {"finalizers": None}})
         await cluster.client.delete("persistentvolumes", name)
     # Another deletion shows that the kubelet has come past those.
-    other = await claim(cluster, "other")
+    other = await cluster.claim("other")
     more = mount("/home/jovyan", {"persistentVolumeClaim": {"claimName": "other"}})
     await cluster.run(shell("b", "touch gone", **more))
     patch = {"metadata": {"finalizers": None}}
@@ -91,7 +82,7 @@ async def test_a_volume_by_hand_takes_no_others_data_along(cluster: Cluster) -> 
 async def test_what_a_user_puts_in_the_place_of_a_mount_stays(
     cluster: Cluster, script: str
 ) -> None:
-    home = await claim(cluster, "home")
+    home = await cluster.claim("home")
     volumes = [
         {"name": "home", "persistentVolumeClaim": {"claimName": "home"}},
         {"name": "data", "emptyDir": {}},
@@ -120,7 +111,7 @@ async def test_paths_do_not_leave_their_place(cluster: Cluster, tmp_path: Path) 
     assert obj["status"]["phase"] == "Succeeded"
     obj = await cluster.run(shell("b", "ls $GPUCLOUD_MOUNTS/relative", **mount("relative", empty)))
     assert obj["status"]["phase"] == "Succeeded"
-    home = await claim(cluster, "home")
+    home = await cluster.claim("home")
     source = {"persistentVolumeClaim": {"claimName": "home"}}
     link = f"ln -s {tmp_path / 'outside'} out; ln -s {tmp_path / 'new'} dangling"
     await cluster.run(shell("c", link, **mount("/home/jovyan", source)))

@@ -25,7 +25,6 @@ from .errors import (
 _RESTART = frozenset({"Always", "OnFailure", "Never"})
 _DNS = frozenset({"ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"})
 _PULL = frozenset({"Always", "IfNotPresent", "Never"})
-_EFFECTS = frozenset({"NoSchedule", "PreferNoSchedule", "NoExecute"})
 _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"})
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
@@ -249,8 +248,8 @@ def _validate_tolerations(spec: dict[str, Any]) -> Iterator[Cause]:
                 "all keys'",
             )
         effect = toleration.get("effect")
-        if effect and effect not in _EFFECTS:
-            yield not_supported(f"{field}.effect", effect, _EFFECTS)
+        if effect and effect not in check.TAINT_EFFECTS:
+            yield not_supported(f"{field}.effect", effect, check.TAINT_EFFECTS)
 
 
 def _validate_placement(spec: dict[str, Any]) -> Iterator[Cause]:

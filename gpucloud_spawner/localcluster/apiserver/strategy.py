@@ -105,6 +105,15 @@ class NodeStrategy(Strategy):
     def prepare_update(self, new: Object, old: Object) -> None:
         new.setdefault("spec", {})
 
+    def validate_create(self, obj: Object) -> Iterator[Cause]:
+        for i, taint in enumerate(obj["spec"].get("taints", [])):
+            field = f"spec.taints[{i}]"
+            yield from check.qualified_name(f"{field}.key", taint.get("key", ""))
+            yield from check.one_of(f"{field}.effect", taint.get("effect"), check.TAINT_EFFECTS)
+
+    def validate_update(self, new: Object, old: Object) -> Iterator[Cause]:
+        yield from self.validate_create(new)
+
 
 class NamespaceStrategy(Strategy):
     has_status = True

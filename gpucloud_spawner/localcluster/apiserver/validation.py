@@ -62,6 +62,7 @@ ENV_RULE = (
     "'='"
 )
 _RESERVED = "must not start with '..'"
+TAINT_EFFECTS = frozenset({"NoSchedule", "PreferNoSchedule", "NoExecute"})
 ANNOTATIONS_LIMIT = 256 * 1024
 DATA_LIMIT = 1024 * 1024
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from yarl import URL
+
+from gpucloud_spawner.localcluster.apiserver import APIServer, store
 
 from .conftest import PODS, Api, pod
 
@@ -291,3 +294,59 @@ async def test_a_body_that_is_too_large(api: Api) -> None:
     big = json.dumps({"metadata": {"name": "m"}, "data": {"a": "x" * 4_000_000}}).encode()
     assert "too large" in await refused(api, "POST", CONFIGS, big)
     assert await api.names(CONFIGS) == []
+
+
+async def test_a_taint_that_says_nothing(api: Api) -> None:
+    await api.ok("POST", "/api/v1/nodes", {"metadata": {"name": "n"}})
+    for taint in ({"effect": "NoSchedule"}, {"key": "a"}, {"key": "a", "effect": "Never"}):
+        patch = {"spec": {"taints": [taint]}}
+        kind = "application/merge-patch+json"
+        await refused(api, "PATCH", "/api/v1/nodes/n", patch, kind=kind)
+
+
+async def test_gates_hold_a_pod_until_all_are_removed(api: Api) -> None:
+    gates = [{"name": "example.org/a"}, {"name": "example.org/b"}]
+    made = await api.create_pod("p", schedulingGates=gates)
+    (told,) = made["status"]["conditions"]
+    assert (told["type"], told["status"], told["reason"]) == (
+        "PodScheduled",
+        "False",
+        "SchedulingGated",
+    )
+    binding = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}}
+    text = await refused(api, "POST", f"{PODS}/p/binding", binding)
+    assert "non-empty .spec.schedulingGates" in text
+    merge = "application/merge-patch+json"
+    more = {"spec": {"schedulingGates": [*gates, {"name": "example.org/c"}]}}
+    text = await refused(api, "PATCH", f"{PODS}/p", more, kind=merge)
+    assert "only deletion is allowed, but found new scheduling gate 'example.org/c'" in text
+    await api.patch(f"{PODS}/p", {"spec": {"schedulingGates": gates[:1]}})
+    await api.patch(f"{PODS}/p", {"spec": {"schedulingGates": None}})
+    await api.ok("POST", f"{PODS}/p/binding", binding)
+    with_node = pod("q", schedulingGates=gates, nodeName="n")
+    assert "until all schedulingGates" in await refused(api, "POST", PODS, with_node)
+
+
+async def test_the_history_takes_no_more_memory_than_it_may(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "HISTORY_BYTES", 500_000)
+    made = await api.ok("POST", CONFIGS, {"metadata": {"name": "m"}})
+    first = made["metadata"]["resourceVersion"]
+    for number in range(10):
+        made = await api.patch(f"{CONFIGS}/m", {"data": {"a": str(number) * 100_000}})
+    before = str(int(made["metadata"]["resourceVersion"]) - 1)
+    async with api.watch(CONFIGS, resourceVersion=before) as watch:
+        assert (await watch.next())["type"] == "MODIFIED"
+    async with api.watch(CONFIGS, resourceVersion=first) as watch:
+        event = await watch.next()
+        assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
+
+
+async def test_a_start_that_fails_leaves_nothing_open(apiserver: APIServer, tmp_path: Path) -> None:
+    other = APIServer(tmp_path / "other", port=apiserver.port)
+    with pytest.raises(OSError, match="address already in use"):
+        await other.start()
+    other.port = 0
+    async with other:
+        assert other.port != apiserver.port
