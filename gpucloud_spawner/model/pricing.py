@@ -15,7 +15,7 @@ from .usage import HOUR
 NANO = 10**9
 # One unit of the currency, in amounts: seconds x price per hour.
 UNIT = HOUR * NANO
-MAX_PRICE = Decimal(1_000_000)
+MAX_PRICE = Decimal(10_000)  # per hour; `metering.sums` relies on it
 # Amounts are sums over years of all GPUs of a site; 28 digits would do, 60 leave no doubt.
 _EXACT = Context(prec=60)
 
@@ -23,7 +23,7 @@ _EXACT = Context(prec=60)
 def parse_price(text: str | Decimal | int) -> int:
     """A price such as ``"1.50"`` in billionths. Raises ValueError where it is none.
 
-    Negative, infinite, above a million, or finer than a billionth is none.
+    Negative, infinite, above MAX_PRICE, or finer than a billionth is none.
     """
     try:
         value = Decimal(text)

@@ -46,7 +46,7 @@ def test_what_is_no_price(text: str) -> None:
         parse_price(text)
 
 
-@given(st.integers(0, 10**15))
+@given(st.integers(0, 10**13))
 def test_a_price_survives_being_written_down(nano: int) -> None:
     assert parse_price(nano_text(nano)) == nano
     assert "." in nano_text(nano)
