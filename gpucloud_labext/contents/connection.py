@@ -19,9 +19,10 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Seconds. A dead endpoint refuses at once; one that swallows packets costs two of these.
+# Seconds, each at most twice. A dead endpoint refuses at once; one that swallows packets or hangs
+# costs these.
 CONNECT_TIMEOUT = 3
-READ_TIMEOUT = 60
+READ_TIMEOUT = 30
 Keys = tuple[str, str, str | None]
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from jupyter_client.jsonutil import json_default
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.base.handlers import path_regex
 from jupyter_server.services.contents.handlers import ContentsHandler
+from jupyter_server.services.contents.handlers import default_handlers as stock_handlers
 from tornado import web
 
 PIECE = 250  # entries
@@ -64,4 +64,7 @@ class BigContentsHandler(ContentsHandler):
         await self.finish(json.dumps({"message": message, "reason": reason}))
 
 
-default_handlers = [(rf"/api/contents{path_regex}", BigContentsHandler)]
+default_handlers = [
+    (pattern, BigContentsHandler if handler is ContentsHandler else handler)
+    for pattern, handler in stock_handlers
+]

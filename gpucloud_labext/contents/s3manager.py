@@ -82,7 +82,9 @@ class S3ContentsManager(S3Drive):
         key = await self._writable_key(path)
         message = None
         if kind == "notebook":
-            data, message = await self.ask(path, self._dump_notebook, path, model)
+            data, signature = await self.ask(path, self._dump_notebook, path, model)
+            self._remember_signature(signature, path)
+            message = model.get("message")
         else:
             data = await self.ask(path, uploads.decode, model)
         await self.uploads.drop(key)  # an upload of this name would overwrite what is saved now
@@ -115,15 +117,17 @@ class S3ContentsManager(S3Drive):
             raise HTTPError(404, f"No such directory: {above!r}")
 
     def _dump_notebook(self, path: str, model: models.Model) -> tuple[bytes, str | None]:
+        """The bytes of a notebook, and its signature if it is to be trusted (in a thread)."""
         try:
             notebook = nbformat.from_dict(model["content"])
-            self.check_and_sign(notebook, path)
+            trusted = self.notary.check_cells(notebook)
+            signature = self.notary.compute_signature(notebook) if trusted else None
             invalid: dict[str, Any] = {}
             text = nbformat.writes(notebook, capture_validation_error=invalid)
         except Exception as error:
             raise HTTPError(400, f"Not a notebook: {path} {error!r}") from error
         self.validate_notebook_model(model, invalid)
-        return f"{text}\n".encode(), model.get("message")
+        return f"{text}\n".encode(), signature
 
     async def _save_chunk(
         self, model: models.Model, path: str, kind: str, chunk: int
@@ -194,6 +198,8 @@ class S3ContentsManager(S3Drive):
         self, from_path: str, other: S3ContentsManager, to_path: str | None
     ) -> models.Model:
         """Copy a file or folder; the store does it, nothing passes through this server."""
+        if not await self.exists(from_path):
+            raise HTTPError(404, f"No such file or directory: {from_path}")
         target = await free_copy_path(other.host, from_path, to_path)
         key, new_key = await self._two_places(from_path, other, target, "copy")
         source, place = tree.Place(self.store, key), tree.Place(other.store, new_key)
