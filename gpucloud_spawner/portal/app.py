@@ -125,6 +125,7 @@ class Portal:
         application = Application(
             mount(self),
             cookie_secret=secrets.token_bytes(32),
+            hub_host=self.hub.public_host,
             default_handler_class=NotFound,
             default_handler_args={"portal": self, "route": NOT_FOUND},
         )
@@ -145,6 +146,7 @@ class Portal:
 
     async def _keep_trying(self) -> None:
         """Ledger, cluster, meter: each as soon as it can be had."""
+        said = ""
         while self._meter is None:
             try:
                 if not self.is_ready:
@@ -155,7 +157,8 @@ class Portal:
                 await self._start_meter(self._client)
                 return
             except (DBAPIError, db.SchemaError, NoCluster) as error:
-                log.warning("Not metering yet: %s", _first_line(error))
+                if said != (said := _first_line(error)):
+                    log.warning("Not metering yet: %s", said)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _start_meter(self, client: ApiClient) -> None:

@@ -28,7 +28,7 @@ ACCESS_SCOPES = frozenset({"access:services", f"access:services!service={SERVICE
 METRICS_SCOPES = frozenset({"read:metrics"})
 # A property of a hub group: the names of those who may see all of its use.
 TEAM_ADMINS = "gpucloud_admins"
-GROUPS_MAX_AGE_SECONDS = 20.0
+GROUPS_MAX_AGE_SECONDS = 5.0
 HUB_TIMEOUT_SECONDS = 10
 
 

@@ -38,15 +38,19 @@ def content_security_policy(hub_host: str) -> str:
     )
 
 
-def set_headers(handler: RequestHandler, portal: Portal) -> None:
-    """The headers of every answer."""
-    handler.set_header("Content-Security-Policy", content_security_policy(portal.hub.public_host))
-    handler.set_header("X-Content-Type-Options", "nosniff")
-    handler.set_header("Referrer-Policy", "same-origin")
-    handler.clear_header("Server")
+class SafeHeaders(RequestHandler):
+    """The headers of every answer, of errors, too."""
+
+    def set_default_headers(self) -> None:
+        policy = content_security_policy(self.settings["hub_host"])
+        self.set_header("Content-Security-Policy", policy)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+        self.clear_header("Server")
 
 
-class Handler(HubOAuthenticated, RequestHandler):
+class Handler(HubOAuthenticated, SafeHeaders):
     """Checks a request against its route's declaration before any method of it runs.
 
     A method that the route does not declare cannot be reached.
@@ -62,14 +66,11 @@ class Handler(HubOAuthenticated, RequestHandler):
         self.portal = portal
         self.route = route
         self.hub_auth = portal.hub_auth
-        set_headers(self, portal)
-        self.set_header("Cache-Control", "no-store")
 
     @property
     def verb(self) -> Verb:
         verb = self.route.verbs.get(self.request.method or "")
         if verb is None:
-            self.set_header("Allow", ", ".join(self.route.verbs))
             raise HTTPError(405)
         return verb
 
@@ -161,6 +162,8 @@ class Handler(HubOAuthenticated, RequestHandler):
         self.set_status(status)
         if status == 401:
             self.set_header("WWW-Authenticate", "token")
+        elif status == 405:
+            self.set_header("Allow", ", ".join(self.route.verbs))
         if self.route.is_page:
             self._write_error_page(status, body["message"])
         else:
@@ -193,25 +196,19 @@ def describe_error(status: int, error: BaseException | None) -> tuple[int, dict[
 class NotFound(Handler):
     """Every path that is no route."""
 
-    def initialize(self, portal: Portal, route: Route) -> None:
-        super().initialize(portal, route)
-
     async def prepare(self) -> None:
         raise PortalError(404, "not_found", "There is nothing here.")
 
 
-class LoginCallback(HubOAuthCallbackHandler):
+class LoginCallback(SafeHeaders, HubOAuthCallbackHandler):
     """The last step of a login: JupyterHub's own handler."""
 
     def initialize(self, portal: Portal, route: Route) -> None:
         self.hub_auth = portal.hub_auth
-        set_headers(self, portal)
 
 
-class Static(StaticFileHandler):
+class Static(SafeHeaders, StaticFileHandler):
     """Style sheets."""
 
     def initialize(self, path: str, **options: Any) -> None:  # type: ignore[override]
         super().initialize(path)
-        set_headers(self, options["portal"])
-        self.set_header("Cache-Control", "public, max-age=3600")

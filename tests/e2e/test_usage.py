@@ -1,0 +1,195 @@
+"""From a spawn to the bill: the seconds are those that the pod's own status gives, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import datetime
+from typing import Any
+
+import httpx
+import psutil
+import yaml
+
+from .cloud import Cloud, User, wait_for
+
+
+class PodWatch:
+    """Follows all pods through the Kubernetes API and keeps the last state of each, by uid."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        config = yaml.safe_load(cloud.kubeconfig.read_text())
+        self._url = config["clusters"][0]["cluster"]["server"]
+        self._token = config["users"][0]["user"]["token"]
+        self._path = f"/api/v1/namespaces/{cloud.namespace}/pods"
+        self.last: dict[str, dict[str, Any]] = {}
+        self.deleted: set[str] = set()
+        version = cloud.kube(self._path)["metadata"]["resourceVersion"]
+        self._thread = threading.Thread(target=self._follow, args=(version,), daemon=True)
+        self._thread.start()
+
+    def _follow(self, version: str) -> None:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "120"}
+        url = self._url + self._path
+        with httpx.stream(
+            "GET", url, params=query, headers=headers, verify=False, timeout=130
+        ) as stream:
+            for line in stream.iter_lines():
+                event = json.loads(line)
+                uid = event["object"]["metadata"]["uid"]
+                self.last[uid] = event["object"]
+                if event["type"] == "DELETED":
+                    self.deleted.add(uid)
+
+    def seconds_of(self, user: str) -> int:
+        """GPU-seconds of the deleted pods of ``user``, by hand from their status."""
+        total = 0
+        for uid in self.deleted:
+            pod = self.last[uid]
+            if pod["metadata"]["annotations"]["gpucloud.io/user"] != user:
+                continue
+            [start] = [
+                c["lastTransitionTime"]
+                for c in pod["status"]["conditions"]
+                if (c["type"], c["status"]) == ("PodScheduled", "True")
+            ]
+            [container] = pod["status"]["containerStatuses"]
+            end = container["state"]["terminated"]["finishedAt"]
+            gpus = container_gpus(pod)
+            seconds = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+            total += gpus * int(seconds.total_seconds())
+        return total
+
+
+def container_gpus(pod: dict[str, Any]) -> int:
+    [container] = pod["spec"]["containers"]
+    return int(container["resources"]["limits"]["nvidia.com/gpu"])
+
+
+def ask(user: User, path: str, **arguments: Any) -> httpx.Response:
+    url = f"{user.cloud.url}/services/gpucloud/{path}"
+    headers = {"Authorization": f"token {user.token}"}
+    return httpx.get(url, headers=headers, timeout=30, **arguments)
+
+
+def billed(user: User, asked_by: User | None = None) -> tuple[int, bool]:
+    """GPU-seconds, and whether something still runs; (-1, ...) while the service is away."""
+    answer = ask(asked_by or user, "api/usage", params={"user": user.name})
+    if answer.status_code == 503:
+        return -1, True
+    total = answer.json()["total"]
+    return total["gpu_seconds"], total["running"]
+
+
+def service_process(cloud: Cloud) -> psutil.Process | None:
+    """The service as the hub has started it."""
+    assert cloud.process is not None
+    for process in psutil.Process(cloud.process.pid).children(recursive=True):
+        try:
+            if "gpucloud_spawner.portal" in process.cmdline():
+                return process
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return None
+
+
+def run_for(user: User, seconds: float, **options: str) -> None:
+    user.start("lab", **options)
+    # how long it runs is what is measured here: nothing to wait for
+    time.sleep(seconds)
+    user.stop("lab")
+
+
+def test_the_bill_is_what_the_pod_s_status_says(cloud: Cloud, ada: User, bob: User) -> None:
+    watch = PodWatch(cloud)
+    run_for(ada, 3, profile="tensorflow", gpus="2")
+    wait_for(lambda: len(watch.deleted) == 1, "the pod is gone")
+    wait_for(lambda: billed(ada)[0] == watch.seconds_of(ada.name), "the ledger has the end")
+    assert watch.seconds_of(ada.name) >= 6
+    row = ask(ada, "api/usage?group_by=user,app,product").json()["rows"][-1]
+    assert (row["user"], row["app"]) == (ada.name, "lab")
+    assert row["product"] == "NVIDIA-FAKE-GPU"
+    # nobody else sees it, but an administrator does
+    assert ask(bob, "api/usage", params={"user": ada.name}).status_code == 403
+    assert ask(bob, "api/usage/intervals", params={"user": ada.name}).status_code == 403
+    assert billed(ada, cloud.user("admin")) == billed(ada)
+
+
+def test_a_killed_service_bills_the_same(cloud: Cloud, ada: User) -> None:
+    watch = PodWatch(cloud)
+    ada.start("lab", profile="tensorflow", gpus="1")
+    service = service_process(cloud)
+    assert service is not None
+    service.kill()
+    # it ends while nobody looks; stopping does not wait for the service
+    ada.stop("lab")
+    wait_for(lambda: len(watch.deleted) == 1, "the pod is gone")
+    wait_for(lambda: billed(ada) == (watch.seconds_of(ada.name), True), "the hub restarted it")
+    assert watch.seconds_of(ada.name) > 0
+    lines = ask(ada, "api/usage/intervals").json()["lines"]
+    [line] = [line for line in lines if line["kind"] == "gpu"]
+    assert line["running"] is False
+    assert line["end_known_by"] in ("containers", "deletion")
+
+
+def test_a_team_s_bill_is_seen_by_its_administrator(cloud: Cloud, bob: User) -> None:
+    vera = cloud.user("vera")
+    run_for(vera, 1, profile="tensorflow", gpus="1", team="vision")
+    wait_for(lambda: billed(vera)[0] > 0, "it is in the ledger")
+    mine = ask(vera, "api/usage?group_by=team&team=vision").json()["rows"]
+    assert [row["team"] for row in mine] == ["vision"]
+    assert ask(bob, "api/usage?team=vision").status_code == 403
+    assert ask(vera, "api/usage?team=speech").status_code == 403
+
+
+def test_a_budget_that_is_used_up_refuses_gpus_and_names_itself(cloud: Cloud) -> None:
+    broke = cloud.user("broke")
+    answer = broke.request_start("lab", profile="tensorflow", gpus="1")
+    assert answer.status_code == 403
+    words = answer.json()["message"]
+    assert "Your budget is 0 GPU-hours per month, 0 are used. It renews at " in words
+    assert cloud.pods("broke") == []
+    assert cloud.claims("broke") == []
+    # on the form, and by a link
+    form = {"profile": "tensorflow", "profile-option-tensorflow--gpus": "1"}
+    broke.browser.get("/hub/spawn/broke")
+    page = broke.browser.post("/hub/spawn/broke", params={"_xsrf": broke.xsrf}, data=form)
+    assert page.status_code == 403
+    assert "Your budget is 0 GPU-hours per month" in page.text
+    page = broke.browser.get("/hub/spawn/broke?opt-profile=tensorflow&opt-gpus=1")
+    assert "Your budget is 0 GPU-hours per month" in page.text
+    # without GPUs it starts
+    broke.start("free", profile="tensorflow", gpus="0")
+
+
+def test_what_runs_is_never_ended_for_a_budget(cloud: Cloud) -> None:
+    thrifty = cloud.user("thrifty")  # 7.2 GPU-seconds a month
+    thrifty.start("lab", profile="tensorflow", gpus="1")
+    wait_for(lambda: billed(thrifty)[0] > 8, "the budget is used up")
+    answer = thrifty.request_start("more", profile="tensorflow", gpus="1")
+    assert answer.status_code == 403
+    assert "are used" in answer.json()["message"]
+    assert thrifty.is_ready("lab")
+    budget = ask(thrifty, "api/budgets").json()["budgets"][0]
+    assert budget["fraction"] > 1
+    assert budget["renews_at"].endswith("-01T00:00:00Z")
+
+
+def test_a_server_s_own_token_sees_its_owner_and_rules_nothing(cloud: Cloud) -> None:
+    admin = cloud.user("admin")
+    admin.start("lab", profile="cpu")
+    code = (
+        "import os, urllib.request, urllib.error\n"
+        "def ask(path):\n"
+        f"    url = 'http://127.0.0.1:{cloud.port}/services/gpucloud/' + path\n"
+        "    token = os.environ['JUPYTERHUB_API_TOKEN']\n"
+        "    request = urllib.request.Request(url, headers={'Authorization': 'token ' + token})\n"
+        "    try:\n"
+        "        return urllib.request.urlopen(request).status\n"
+        "    except urllib.error.HTTPError as error:\n"
+        "        return error.code\n"
+        "print(ask('api/usage'), ask('api/usage?user=ada'), ask('api/adjustments'))\n"
+    )
+    assert admin.run_code(code, "lab") == "200 403 403"

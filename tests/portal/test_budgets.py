@@ -1,0 +1,62 @@
+"""A start asks the service with the server's own token; what happens when it does not answer."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import httpx
+
+from tests.e2e.cloud import wait_for
+
+from .conftest import Site
+
+
+def unanswered(site: Site, decision: str) -> float:
+    """The hub's counter."""
+    headers = {"Authorization": f"token {site.tokens['admin']}"}
+    text = httpx.get(f"{site.cloud.url}/hub/metrics", headers=headers).text
+    found = re.search(rf'gpucloud_budget_unanswered_total\{{decision="{decision}"\}} (\S+)', text)
+    return float(found.group(1)) if found else 0.0
+
+
+def test_near_the_limit_the_owner_is_told_while_the_server_starts(site: Site) -> None:
+    ada = site.user("ada")
+    assert site.ask("ada", "api/budgets/check?gpus=1").json()["decision"] == "notice"
+    try:
+        assert ada.request_start("near", profile="tensorflow", gpus="1").status_code in (201, 202)
+        said = [event["message"] for event in ada.progress("near")]
+    finally:
+        wait_for(lambda: ada.model("near").get("ready"), "it runs")
+        ada.stop("near")
+    assert any("Your budget is 100 GPU-hours per month" in words for words in said)
+
+
+def test_a_service_that_hangs_delays_a_start_by_two_seconds_and_is_counted(site: Site) -> None:
+    ada, before = site.user("ada"), unanswered(site, "allow")
+    strict = unanswered(site, "deny")
+    site.service.pause()
+    try:
+        began = time.monotonic()
+        refused = ada.request_start("strict", profile="strict", gpus="1")
+        assert time.monotonic() - began < 10
+        assert refused.status_code == 503
+        assert "cannot be looked up at the moment" in refused.json()["message"]
+        # without GPUs nobody is asked
+        assert ada.request_start("free", profile="strict", gpus="0").status_code in (201, 202)
+        assert ada.request_start("open", profile="tensorflow", gpus="1").status_code in (201, 202)
+        for server in ("free", "open"):
+            wait_for(lambda name=server: ada.is_ready(name), f"{server} runs")
+            ada.stop(server)
+    finally:
+        site.service.resume()
+    assert unanswered(site, "allow") == before + 1
+    assert unanswered(site, "deny") == strict + 1
+
+
+def test_the_service_ends_in_order_and_comes_back(site: Site) -> None:
+    before = site.ask("admin", "api/usage?month=2025-10").json()["total"]
+    assert site.service.stop() == 0
+    assert site.ask("admin", "api/usage").status_code == 503  # the proxy's
+    site.service.start()
+    assert site.ask("admin", "api/usage?month=2025-10").json()["total"] == before
