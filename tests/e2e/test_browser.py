@@ -54,7 +54,7 @@ def log_in(page: Page, cloud: Cloud, name: str) -> None:
 
 def test_from_the_login_to_jupyterlab(cloud: Cloud, ada: User, page: Page) -> None:
     log_in(page, cloud, ada.name)
-    expect(page.get_by_role("heading", name="TensorFlow on GPU")).to_be_visible()
+    expect(page.get_by_role("radio", name="TensorFlow on GPU")).to_be_checked()
     page.locator("#profile-option-tensorflow--gpus").select_option("2")
     shoot(page, "2-spawn-form")
     page.get_by_role("button", name="Start").click()
