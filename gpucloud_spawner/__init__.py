@@ -13,14 +13,29 @@ if TYPE_CHECKING:
     from .model.profiles import Image, Profile
     from .spawner import GPUCloudSpawner
     from .spawner.configure import configure
+    from .storage.s3_ceph import CephRGW
+    from .storage.s3_local import LocalS3
+    from .storage.s3_static import StaticS3
 
-__all__ = ["GPUCloudSpawner", "Image", "Profile", "__version__", "configure"]
+__all__ = [
+    "CephRGW",
+    "GPUCloudSpawner",
+    "Image",
+    "LocalS3",
+    "Profile",
+    "StaticS3",
+    "__version__",
+    "configure",
+]
 
 _HOMES = {
     "GPUCloudSpawner": ".spawner",
     "configure": ".spawner.configure",
     "Image": ".model.profiles",
     "Profile": ".model.profiles",
+    "CephRGW": ".storage.s3_ceph",
+    "LocalS3": ".storage.s3_local",
+    "StaticS3": ".storage.s3_static",
 }
 
 

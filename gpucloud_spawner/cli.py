@@ -30,6 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     from .metering import cli as metering  # late: SQLAlchemy and Alembic take their time
 
     metering.add_commands(commands)
+    from .storage import cli as storage
+
+    storage.add_commands(commands)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`gpucloud run`: the local cluster and the hub as children of one foreground process.
+"""`gpucloud run`: local cluster, S3 server and hub as children of one foreground process.
 
 State is kept in GPUCLOUD_DATA. How children are kept running is `supervisor`'s business.
 """
@@ -12,13 +12,15 @@ import os
 import signal
 import socket
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from .supervisor import Child, RunError, keep_all_running, say, start_all, stop_all
 
-PORTS = 4  # the hub's public one, its API's, the proxy's API's, the service's
+# the hub's public one, its API's, the proxy's API's, the service's, S3's, Ceph's monitor's
+PORTS = 6
 
 
 async def run(config: Path) -> None:
@@ -124,6 +126,11 @@ def _children(config: Path, data: Path) -> list[Child]:
         children.append(_local_cluster(data, environment))
     elif cluster != "kubeconfig":
         raise RunError(f"GPUCLOUD_CLUSTER must be 'local' or 'kubeconfig', not {cluster!r}")
+    kind = _s3_kind(cluster)
+    # read by hub_config/local.py, which knows the server's port by the same rule
+    environment["GPUCLOUD_S3"] = kind
+    if kind in ("rclone", "ceph"):
+        children.append(_s3_server(kind, data, environment))
     hub = Child(
         name="hub",
         command=[sys.executable, "-m", "jupyterhub", "--config", str(config)],
@@ -132,6 +139,23 @@ def _children(config: Path, data: Path) -> list[Child]:
         is_ready=_answers(f"http://127.0.0.1:{_port()}/hub/login"),
     )
     return [*children, hub]
+
+
+def _s3_kind(cluster: str) -> str:
+    """rclone, ceph, none, or the URL of an S3 endpoint that is there already."""
+    # pods on other machines would not reach a server on loopback
+    kind = os.environ.get("GPUCLOUD_S3") or ("rclone" if cluster == "local" else "none")
+    if kind in ("rclone", "ceph", "none") or kind.startswith(("https://", "http://")):
+        return kind
+    raise RunError(f"GPUCLOUD_S3 must be rclone, ceph, none or a URL, not {kind!r}")
+
+
+def _s3_server(kind: str, data: Path, environment: dict[str, str]) -> Child:
+    port, folder = _port() + 4, data / {"rclone": "s3", "ceph": "ceph"}[kind]
+    command = [sys.executable, "-m", "gpucloud_spawner.s3server", "--kind", kind]
+    command += ["--data", str(folder), "--port", str(port), "--mon-port", str(port + 1)]
+    ready = _answers(f"http://127.0.0.1:{port}/", refusal=True)
+    return Child("S3 server", command, environment, data / "logs" / "s3.log", ready)
 
 
 def _local_cluster(data: Path, environment: dict[str, str]) -> Child:
@@ -145,7 +169,8 @@ def _local_cluster(data: Path, environment: dict[str, str]) -> Child:
     return Child("local cluster", command, environment, log, is_ready, sign_of_life=ready)
 
 
-def _answers(url: str) -> Callable[[], Awaitable[bool]]:
+def _answers(url: str, refusal: bool = False) -> Callable[[], Awaitable[bool]]:
+    """Asks ``url``; ``refusal``: an error of HTTP is an answer, too."""
     # never through a proxy that the environment names: it is loopback
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -153,6 +178,8 @@ def _answers(url: str) -> Callable[[], Awaitable[bool]]:
         try:
             with opener.open(url, timeout=2) as answer:
                 return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return refusal
         except OSError:  # URLError is one
             return False
 

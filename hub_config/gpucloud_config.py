@@ -6,7 +6,7 @@ It is ordinary JupyterHub configuration, so every JupyterHub and KubeSpawner set
 
 import os
 
-from gpucloud_spawner import Image, Profile
+from gpucloud_spawner import CephRGW, Image, Profile
 
 c = get_config()
 
@@ -56,6 +56,16 @@ c.GPUCloudSpawner.profiles = [
 # The storage class of home volumes: Ceph RBD in production.
 c.GPUCloudSpawner.storage_class = os.environ.get("GPUCLOUD_STORAGE_CLASS") or "ceph-rbd"
 c.GPUCloudSpawner.namespace = os.environ.get("GPUCLOUD_NAMESPACE") or "gpucloud"
+
+# --- Data in S3 ---------------------------------------------------------------------------------
+# Every user gets a bucket and a key pair, every team a bucket. `make run` brings its own server.
+# On Ceph, the hub needs an RGW user with the capabilities "users=*;buckets=*". Its key comes from
+# a file {"access_key": ..., "secret_key": ...} that only the hub may read (admin_file=...), or
+# from GPUCLOUD_RGW_ACCESS_KEY and GPUCLOUD_RGW_SECRET_KEY; never write it here.
+if os.environ.get("GPUCLOUD_S3", "").startswith(("https://", "http://")):
+    c.GPUCloudSpawner.s3_provider = CephRGW(os.environ["GPUCLOUD_S3"])
+# With a quota:      CephRGW("https://s3.example.com", quota_bytes=500 * 2**30)
+# Keys made by hand: StaticS3("https://s3.example.com", file="/etc/gpucloud/s3-keys.yaml")
 
 # --- Waiting ----------------------------------------------------------------------------------
 # Seconds that a start may wait for a free GPU, and then for its server to answer.

@@ -8,14 +8,16 @@ import os
 import secrets
 from pathlib import Path
 
+from gpucloud_spawner import CephRGW, LocalS3
+
 c = get_config()
 
 root = Path(__file__).parent.parent
 data = Path(os.environ.get("GPUCLOUD_DATA") or root / ".gpucloud").absolute()
 port = int(os.environ.get("GPUCLOUD_PORT") or 8000)
 
-# Four neighbouring ports (the last is the service's): pods keep the hub's address over a restart,
-# so it must not be random.
+# Six neighbouring ports (the last three: the service, S3, Ceph's monitor): pods keep the hub's
+# address over a restart, so it must not be random.
 c.JupyterHub.bind_url = f"http://127.0.0.1:{port}"
 # The address at which pods reach the hub; on a real cluster, one of this machine's own.
 hub_ip = os.environ.get("GPUCLOUD_HUB_CONNECT_IP") or "127.0.0.1"
@@ -30,6 +32,14 @@ c.GPUCloudSpawner.create_namespace = True
 
 c.JupyterHub.db_url = f"sqlite:///{data / 'jupyterhub.sqlite'}"
 c.JupyterHub.cookie_secret_file = str(data / "cookie_secret")
+
+# The S3 server that `gpucloud run` has started beside the hub, unless the site file names another.
+if "s3_provider" not in c.GPUCloudSpawner:
+    s3_endpoint = f"http://127.0.0.1:{port + 4}"
+    if os.environ.get("GPUCLOUD_S3") == "rclone":
+        c.GPUCloudSpawner.s3_provider = LocalS3(data / "s3", s3_endpoint)
+    elif os.environ.get("GPUCLOUD_S3") == "ceph":
+        c.GPUCloudSpawner.s3_provider = CephRGW(s3_endpoint, admin_file=data / "ceph/admin.json")
 
 # Jupyter refuses to run as root unless told so; the embedded cluster runs pods as who you are.
 if os.getuid() == 0:

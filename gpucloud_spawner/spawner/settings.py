@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from traitlets import Any as Any_
 from traitlets import Bool, CaselessStrEnum, Integer, List, TraitError, default, validate
 
 from ..model.profiles import parse_profiles
+from ..storage.s3 import S3Provider
 from .steady import SteadyKubeSpawner
 
 
@@ -80,6 +82,37 @@ class SpawnerSettings(SteadyKubeSpawner):
         """,
     ).tag(config=True)
 
+    s3_provider: Any = Any_(
+        None,
+        help="""
+        The S3 store that gives every user a key, a bucket and the buckets of the own teams.
+
+        None: no S3. Otherwise a `CephRGW`, `StaticS3`, or an object with the methods of
+        `gpucloud_spawner.storage.s3.S3Provider`. Example::
+
+            c.GPUCloudSpawner.s3_provider = CephRGW(
+                "https://s3.example.com", admin_file="/etc/gpucloud/rgw.json"
+            )
+        """,
+    ).tag(config=True)
+
+    s3_required = Bool(
+        False,
+        help="""
+        Whether a start is refused when the S3 store does not give the user a key.
+
+        False: it starts with the key of before, or with none, and its owner is told.
+        """,
+    ).tag(config=True)
+
+    s3_timeout = Integer(
+        15,
+        min=1,
+        help="""
+        Seconds that a start waits for the S3 store. Example: 5.
+        """,
+    ).tag(config=True)
+
     create_namespace = Bool(
         False,
         help="""
@@ -103,6 +136,15 @@ class SpawnerSettings(SteadyKubeSpawner):
                     f"{unknown[0]!r}, which is no setting of KubeSpawner"
                 )
         return profiles
+
+    @validate("s3_provider")
+    def _provider_is_one(self, proposal: Any) -> Any:
+        if proposal.value is None or isinstance(proposal.value, S3Provider):
+            return proposal.value
+        raise TraitError(
+            "c.GPUCloudSpawner.s3_provider must be None, CephRGW(...), StaticS3(...) or another "
+            f"S3Provider, not {type(proposal.value).__name__}"
+        )
 
     @default("start_timeout")
     def _start_timeout_covers_both(self) -> int:

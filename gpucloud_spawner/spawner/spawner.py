@@ -20,6 +20,7 @@ from ..model import labels
 from ..model.gpus import Fit, Inventory, Request, judge, words_for_free
 from ..model.options import Choice, OptionError, resolve_options
 from ..model.profiles import allowed_profiles
+from ..storage.keys import attach
 from ..storage.volumes import VolumeError, fit_volume
 from . import words
 from .budget import check_budget
@@ -27,6 +28,7 @@ from .errors import StartRefused, in_words
 from .form import options_from_fields, render_profile_list
 from .launch import Launch
 from .orphans import hub_identity
+from .s3 import end_keys, prepare_keys
 from .settings import SpawnerSettings
 from .stops import StopRecorder, note_stop
 
@@ -48,6 +50,7 @@ class GPUCloudSpawner(SpawnerSettings):
     choice: Choice | None = None
     _accepted_options: dict[str, Any] | None = None
     _budget_notice = ""
+    _s3_notice = ""
 
     @default("profile_list")
     def _profiles_of_the_user(self) -> Any:
@@ -213,6 +216,7 @@ class GPUCloudSpawner(SpawnerSettings):
 
     async def _start(self) -> str:
         self._pod_requested = False
+        self._s3_notice = ""
         try:
             with in_words():
                 if self.create_namespace:
@@ -227,6 +231,22 @@ class GPUCloudSpawner(SpawnerSettings):
             if self._pod_requested:
                 await self._abandon()
             raise
+
+    async def get_pod_manifest(self) -> Any:
+        """KubeSpawner's, with the S3 keys: here, because all refusals of a start are behind us."""
+        pod = await super().get_pod_manifest()
+        secret, self._s3_notice = await prepare_keys(self)
+        if secret:
+            attach(pod, secret)
+        return pod
+
+    async def delete_forever(self) -> None:
+        """The application is deleted, volume included; with the user, the S3 keys, too."""
+        try:
+            await super().delete_forever()
+        finally:
+            if not self.name:  # the default server is deleted only with its user
+                await end_keys(self)
 
     async def _abandon(self) -> None:
         """Delete the pod of a start that failed or was cancelled."""
@@ -322,6 +342,7 @@ class GPUCloudSpawner(SpawnerSettings):
             await self._start_watching_events()
         if self._budget_notice:
             yield words.Step(1, self._budget_notice).as_event()
+        s3_told = False
         last: words.Step | None = None
         while self._start_future is None or not self._start_future.done():
             pod = self.current_pod
@@ -329,6 +350,9 @@ class GPUCloudSpawner(SpawnerSettings):
             if pod is not None and not words.is_scheduled(pod):
                 fit = await self._judge_fit(pod["metadata"]["uid"])
                 waiting = fit.message if fit and fit.kind != "fits" else ""
+            if self._s3_notice and not s3_told:
+                s3_told = True
+                yield words.Step(2, self._s3_notice).as_event()
             step = words.describe(pod, self.events, waiting)
             if step != last:
                 last = step

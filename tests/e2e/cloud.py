@@ -59,7 +59,7 @@ class Cloud:
         self.config = config
         self.kubeconfig = data / "kubeconfig"
         self.namespace = "gpucloud"
-        self.port = free_ports(4)
+        self.port = free_ports(6)
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
             **os.environ,
