@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gpucloud_spawner.localcluster.__main__ import main
 from gpucloud_spawner.localcluster.apiserver import APIServer
 from gpucloud_spawner.localcluster.client import KubeClient
 from gpucloud_spawner.localcluster.scheduler import Scheduler
@@ -233,10 +234,18 @@ async def test_a_signal_while_it_starts(tmp_path: Path) -> None:
         (["--extended-resource", "fpga"], {}, "--extended-resource must be like"),
     ],
 )
-async def test_wrong_settings_are_one_clear_line(
-    tmp_path: Path, arguments: list[str], env: dict[str, str], message: str
+def test_wrong_settings_are_one_clear_line(
+    tmp_path: Path,
+    arguments: list[str],
+    env: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with Program("up", "--data", str(tmp_path), *arguments, env=env) as program:
-        assert await program.process.wait() == 1
-    assert len(program.errors) == 1
-    assert message in program.errors[0]
+    monkeypatch.setattr(sys, "argv", ["localcluster", "up", "--data", str(tmp_path), *arguments])
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]

@@ -209,25 +209,26 @@ async def test_odd_image_names(cluster: Cluster, image: str, reason: str) -> Non
     await cluster.gone("a")
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        {"exec": {"command": ["a\0b"]}},
-        {"exec": {"command": ["sh", "-c", "exit 1"]}},
-        {"exec": {"command": [""]}},
-        {"exec": {"command": ["sh", "-c", "rm -r $PWD; exit 1"]}},
-        {"httpGet": {"port": 1, "httpHeaders": [{"name": "a", "value": "b\r\nc"}]}},
-        {"httpGet": {"port": 1, "host": "exa mple"}},
-        {"httpGet": {"port": "nosuch"}},
-        {"tcpSocket": {"port": 1, "host": "x" * 300}},
-    ],
-)
-async def test_a_probe_that_cannot_be_tried_has_failed(cluster: Cluster, action: Obj) -> None:
-    probe = {**action, "periodSeconds": 1, "failureThreshold": 2}
-    body = pod("a", "sleep", "60", container={"livenessProbe": probe})
-    body["spec"] |= {"restartPolicy": "Always", "terminationGracePeriodSeconds": 0}
-    await cluster.create(body)
-    await cluster.until("a", lambda p: state_of(p).get("restartCount", 0) >= 1)
+ACTIONS: list[Obj] = [
+    {"exec": {"command": ["a\0b"]}},
+    {"exec": {"command": ["sh", "-c", "exit 1"]}},
+    {"exec": {"command": [""]}},
+    {"exec": {"command": ["sh", "-c", "rm -r $PWD; exit 1"]}},
+    {"httpGet": {"port": 1, "httpHeaders": [{"name": "a", "value": "b\r\nc"}]}},
+    {"httpGet": {"port": 1, "host": "exa mple"}},
+    {"httpGet": {"port": "nosuch"}},
+    {"tcpSocket": {"port": 1, "host": "x" * 300}},
+]
+
+
+async def test_a_probe_that_cannot_be_tried_has_failed(cluster: Cluster) -> None:
+    for number, action in enumerate(ACTIONS):
+        probe = {**action, "periodSeconds": 1, "failureThreshold": 2}
+        body = pod(f"p{number}", "sleep", "60", container={"livenessProbe": probe})
+        body["spec"] |= {"restartPolicy": "Always", "terminationGracePeriodSeconds": 0}
+        await cluster.create(body)
+    for number in range(len(ACTIONS)):
+        await cluster.until(f"p{number}", lambda p: state_of(p).get("restartCount", 0) >= 1)
 
 
 async def test_a_talkative_probe_succeeds(cluster: Cluster) -> None:

@@ -24,7 +24,6 @@ from .host import Host
 from .launch import Inputs
 from .mounting import Mounts
 from .reporting import Reporter
-from .runtime import Exit
 from .status import FAILED, SUCCEEDED, phase, pod_status
 
 log = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ class PodWorker:
         self._check_deadline()
         if self._forced or self._done():
             if self.running:
-                self._end(self._spec_grace())
+                self._end(_grace(self.pod["spec"], "terminationGracePeriodSeconds"))
                 await self._report()
                 return None
         else:
@@ -190,10 +189,6 @@ class PodWorker:
     def _done(self) -> bool:
         inits = [c.state for c in self.inits if not c.sidecar]
         return phase(self._policy(), inits, [c.state for c in self.mains]) in (SUCCEEDED, FAILED)
-
-    def _spec_grace(self) -> float:
-        grace = self.pod["spec"].get("terminationGracePeriodSeconds")
-        return 30 if grace is None else grace
 
     # Beginning
 
@@ -248,7 +243,7 @@ class PodWorker:
                 continue  # done once for the pod's life
             await self._keep(container)
             state = container.state
-            ready = state.started if container.sidecar else _succeeded(state.exit)
+            ready = state.started if container.sidecar else state.succeeded
             if not ready:
                 for waiting in self.mains:
                     if waiting.attempt < 0:
@@ -326,9 +321,8 @@ class PodWorker:
 
     async def _delete(self) -> float | None:
         """The API wants the pod gone: end it, say how it ended, then release its name."""
-        grace = self.pod["metadata"].get("deletionGracePeriodSeconds")
         if self.running:
-            self._end(30 if grace is None else grace)
+            self._end(_grace(self.pod["metadata"], "deletionGracePeriodSeconds"))
             await self._report()
             return None
         if self._ending is not None and not self._ending.done():
@@ -397,5 +391,6 @@ class PodWorker:
         await self._reporter.send(self.pod, status)
 
 
-def _succeeded(ended: Exit | None) -> bool:
-    return ended is not None and ended.code == 0
+def _grace(part: Obj, field: str) -> float:
+    seconds = part.get(field)
+    return 30 if seconds is None else seconds

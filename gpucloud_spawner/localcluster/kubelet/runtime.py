@@ -244,8 +244,7 @@ class Instance:
 
     async def stop(self, grace: float, *, ask: bool = True) -> None:
         """Ends it within the grace period, and surely; with ask=False it has been asked before."""
-        if not self.pid:
-            self._read_started()  # a start that was cut short
+        await self._main_known()
         if grace > 0:
             if ask:
                 self.terminate()
@@ -257,6 +256,14 @@ class Instance:
         log.warning("%s: its shim does not end; killing everything under it", self.directory)
         self.kill_tree()
         await self._ended(SHIM_GRACE)
+
+    async def _main_known(self) -> None:
+        """After a start that was cut short: whom to signal is known once the shim has said so."""
+        deadline = asyncio.get_running_loop().time() + SHIM_GRACE
+        while self.running and not self.pid and asyncio.get_running_loop().time() < deadline:
+            self._read_started()
+            if not self.pid:
+                await asyncio.sleep(0.01)
 
     async def _ended(self, timeout: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout

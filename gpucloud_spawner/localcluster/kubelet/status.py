@@ -36,6 +36,10 @@ class ContainerState:
         """How it ended, if it does not run: also while it waits for a restart."""
         return None if self.running_since else (self.exit or self.last)
 
+    @property
+    def succeeded(self) -> bool:
+        return self.exit is not None and self.exit.code == 0
+
     def to_status(self) -> Obj:
         status: Obj = {
             "name": self.name,
