@@ -74,6 +74,24 @@ c.GPUCloudSpawner.launch_timeout = 300
 
 # --- Teams ------------------------------------------------------------------------------------
 # Teams are JupyterHub groups. A server is billed to one team of its owner, chosen at its start.
+# `gpucloud_admins` of a group see all usage that is billed to it.
 c.JupyterHub.load_groups = {
-    # "vision": {"users": ["ada", "alan"]},
+    # "vision": {"users": ["ada", "alan"], "properties": {"gpucloud_admins": ["ada"]}},
 }
+
+# --- Cost and budgets -------------------------------------------------------------------------
+# All prices, those of the profiles above too, are in this currency.
+c.GPUCloudPortal.currency = "EUR"
+# One GiB of home volume for one hour; empty: volumes cost nothing.
+c.GPUCloudPortal.storage_price_per_gib_hour = ""
+# GPU-hours per calendar month (UTC). "*": everybody, or every team, without an entry of its own.
+# Used up, no new server with GPUs starts; what runs goes on.
+c.GPUCloudPortal.user_budgets = {
+    # "*": 200,
+    # "ada": 500,
+}
+c.GPUCloudPortal.team_budgets = {
+    # "vision": 5000,
+}
+# Whether servers with GPUs start while the budget cannot be looked up: "allow" or "deny".
+c.GPUCloudSpawner.budget_unreachable = "allow"

@@ -41,6 +41,6 @@ c.JupyterHub.load_groups = {
     "speech": {"users": ["vera"]},
 }
 # GPU-hours per month; the second one is 7.2 GPU-seconds
-c.GPUCloudPortal.user_budgets = {"broke": 0, "thrifty": 0.002}
+c.GPUCloudPortal.user_budgets = {"admin": 0, "thrifty": 0.002}
 # the failures of these tests must never reach it: the shipped default of many sites
 c.Spawner.consecutive_failure_limit = 2
