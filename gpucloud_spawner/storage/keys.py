@@ -127,7 +127,12 @@ class S3Keys:
 
     async def revoke(self, user: str) -> None:
         """End all keys and delete the Secret; the data stay until `purge`."""
-        await self._provider.revoke(user)
+        try:
+            await self._provider.revoke(user)
+        finally:  # whatever the store says: no pod shall start with them
+            await self._delete_secret(user)
+
+    async def _delete_secret(self, user: str) -> None:
         try:
             await self._api.delete_namespaced_secret(
                 secret_name(user), self._namespace, _request_timeout=self._timeout

@@ -97,7 +97,7 @@ class CephRGW(Shared):
         self._expect(answer, "read a bucket's usage")
         held = json.loads(answer.text).get("usage", {}).get("rgw.main", {})
         return Usage(
-            int(held.get("size_actual", 0)),
+            int(held.get("size", 0)),
             int(held.get("num_objects", 0)),
             await self._quota(user),
         )

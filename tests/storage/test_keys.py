@@ -139,6 +139,7 @@ async def test_keys_given_by_hand(tmp_path: Path, api: CoreV1Api, keys: S3Keys) 
         with pytest.raises(S3Error) as error:
             await act
         assert error.value.code == "s3_unsupported"
+    assert not await by_hand.has_secret("ada"), "revoked as far as it is ours"
     file.write_text("ada: {access_key: AK, secret_key: 'oops\n")
     with pytest.raises(S3Error) as error:
         await by_hand.ensure("ada", [])
