@@ -1,8 +1,8 @@
 """The SQL of statements: sums of GPU-seconds and GiB-seconds by group and by price.
 
 The database adds whole numbers; it is asked once for each piece of the window in which no price
-changes. Prices are multiplied in two halves, so that nothing comes near 64 bits: the amounts stay
-exact in both databases.
+changes. It adds by price first and multiplies afterwards: that is exact, and cheaper than a product
+for each line. SQLite, whose integers end at 64 bits, leaves the product to Python.
 """
 
 from __future__ import annotations
@@ -44,9 +44,6 @@ COLUMNS = {
     "profile": "profile",
     "product": "product",
 }
-# Billionths are split here. GPU-seconds of a line (3 years x 100 GPUs: 10^10) times either half of
-# the highest price (10^13) is below 10^18; the sums of SQLite refuse to overflow, they never wrap.
-HALF = 10**5
 
 
 class least(GenericFunction[int]):
@@ -137,21 +134,11 @@ def _sums(
 ) -> Iterator[Select[Any]]:
     """The statements whose rows add up to a window: one, or by day three."""
 
-    def sums(seconds: ColumnElement[Any]) -> list[ColumnElement[Any]]:
-        found: list[ColumnElement[Any]] = [func.sum(seconds).label("seconds")]
-        if price is not None:
-            half = literal_column(str(HALF), Integer)
-            found.append(func.sum(seconds * (price // half)).label("high"))
-            found.append(func.sum(seconds * (price % half)).label("low"))
-        return found
-
     start, end = clipped(table, window, as_of)
     where = [*_counted(table, window, as_of), *conditions(table, query)]
     keys = _keys(table, query)
-    marks = (func.count() - func.count(table.c.end_at)).label("running")
     if "day" not in query.group_by:
-        seconds = sums(weight * (end - start))
-        yield select(*keys, *seconds, marks).where(*where).group_by(*keys)
+        yield _sum(table, keys, weight * (end - start), price, where)
         return
     # Three parts of a line, so that no line must be joined with the days that it touches: on its
     # first day, on its last, and on whole days in between (the same sum for each of them).
@@ -163,11 +150,40 @@ def _sums(
         (literal(DAY, BigInteger), first + 1, last, first + 1 < last),
     ):
         days = [day.label("day"), until.label("until")]
-        yield (
-            select(*keys, *sums(weight * part), marks, *days)
-            .where(*where, test)
-            .group_by(*keys, *days)
+        yield _sum(table, [*keys, *days], weight * part, price, [*where, test])
+
+
+def _sum(
+    table: Table,
+    keys: Sequence[ColumnElement[Any]],
+    seconds: ColumnElement[Any],
+    price: ColumnElement[Any] | None,
+    where: Sequence[ColumnElement[bool]],
+) -> Select[Any]:
+    """Seconds by ``keys``, and by price where there is one."""
+    columns = [*keys] if price is None else [*keys, price.label("price")]
+    return (
+        select(
+            *columns,
+            func.sum(seconds).label("seconds"),
+            (func.count() - func.count(table.c.end_at)).label("running"),
         )
+        .where(*where)
+        .group_by(*columns)
+    )
+
+
+def _amounts(by_price: Select[Any]) -> Select[Any]:
+    """Sums over the prices, with the amount. For databases whose sums are exact without limit."""
+    inner = by_price.subquery()
+    figures = ("price", "seconds", "running")
+    keys = [column for column in inner.c if column.name not in figures]
+    return select(
+        *keys,
+        func.sum(inner.c.seconds).label("seconds"),
+        func.sum(inner.c.seconds * inner.c.price).label("amount"),
+        func.sum(inner.c.running).label("running"),
+    ).group_by(*keys)
 
 
 def _counted(table: Table, window: Window, as_of: int) -> list[ColumnElement[bool]]:
@@ -192,15 +208,17 @@ def _pieces(query: Query, boundaries: Sequence[int]) -> Iterator[Window]:
 
 def gpu_sums(connection: Connection, query: Query, prices: PriceList, as_of: int) -> Iterator[Sum]:
     """Sums over all GPU intervals."""
+    unlimited = connection.dialect.name == "postgresql"
     for piece in _pieces(query, prices.boundaries("gpu")):
         price = gpu_price(prices, piece.start)
         for statement in _sums(INTERVAL, query, piece, as_of, INTERVAL.c.gpus, price):
-            for row in connection.execute(statement).all():
-                if row.seconds is None:
+            for row in connection.execute(_amounts(statement) if unlimited else statement):
+                if row.seconds is None:  # the sum of no rows at all
                     continue
-                amount = int(row.high) * HALF + int(row.low)
+                seconds = int(row.seconds)
+                amount = int(row.amount) if unlimited else seconds * row.price
                 for key in _keys_of(query, row, piece):
-                    yield Sum(key, int(row.seconds), 0, amount, row.running > 0)
+                    yield Sum(key, seconds, 0, amount, row.running > 0)
 
 
 def volume_sums(

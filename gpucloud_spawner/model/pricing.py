@@ -15,7 +15,7 @@ from .usage import HOUR
 NANO = 10**9
 # One unit of the currency, in amounts: seconds x price per hour.
 UNIT = HOUR * NANO
-MAX_PRICE = Decimal(10_000)  # per hour; `metering.sums` relies on it
+MAX_PRICE = Decimal(1_000_000)  # a currency may have small units
 # Amounts are sums over years of all GPUs of a site; 28 digits would do, 60 leave no doubt.
 _EXACT = Context(prec=60)
 
