@@ -16,10 +16,10 @@ run: $(VENV)/.run node_modules/.ready ## run a whole gpucloud on this machine (C
 	@exec $(BIN)/gpucloud run
 
 test: $(VENV)/.test node_modules/.ready lint ## lint, then all tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test ## the tests that start no hub
-	$(BIN)/pytest -m "not e2e" $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not e2e" $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## formatting, static checks, types, the layers of the floor plan
 	$(BIN)/ruff check .
