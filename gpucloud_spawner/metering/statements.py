@@ -24,7 +24,7 @@ from .tables import POSITION
 DEFAULT_CURRENCY = "EUR"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of a statement. ``amount`` is exact (1/(3600*10^9) of the currency), ``cost`` is it
     rounded once. ``running``: contains intervals that go on, counted up to ``Statement.as_of``."""

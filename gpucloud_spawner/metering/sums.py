@@ -1,15 +1,15 @@
 """The SQL of statements: sums of GPU-seconds and GiB-seconds by group and by price.
 
 The database adds whole numbers; it is asked once for each piece of the window in which no price
-changes. It adds by price first and multiplies afterwards: that is exact, and cheaper than a product
-for each line. SQLite, whose integers end at 64 bits, leaves the product to Python.
+changes. Amounts stay exact: PostgreSQL multiplies by each half of a price, which fits into 64 bits,
+and sums without limit; SQLite, whose sums end at 64 bits, adds by price, and Python multiplies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -44,6 +44,9 @@ COLUMNS = {
     "profile": "profile",
     "product": "product",
 }
+# Where prices (billionths) are split. The highest half, 10^10, times the GPU-seconds of a line of 8
+# GPUs over three years, 10^9, is 10^19/8: below 2^63. An overflow would be an error, never a sum.
+HALF = 10**5
 
 
 class least(GenericFunction[int]):
@@ -66,8 +69,7 @@ def _greatest(element: Any, compiler: Any, **kwargs: Any) -> str:
     return f"max({compiler.process(element.clauses, **kwargs)})"
 
 
-@dataclass(frozen=True)
-class Sum:
+class Sum(NamedTuple):
     """A sum over lines of one group."""
 
     key: tuple[str, ...]
@@ -124,75 +126,71 @@ def gpu_price(prices: PriceList, at: int) -> ColumnElement[Any]:
     return case(*whens, else_=base) if whens else base
 
 
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of a table that have a part inside a window, and that part."""
+
+    table: Table
+    start: ColumnElement[Any]
+    end: ColumnElement[Any]
+    where: list[ColumnElement[bool]]
+    running: bool
+
+
+def _lines(table: Table, query: Query, window: Window, as_of: int) -> Iterator[_Lines]:
+    """Closed and open lines apart: the many closed ones cost neither an OR nor a default."""
+    start = greatest(table.c.start_at, window.start)
+    where = conditions(table, query)
+    closed = [table.c.end_at > window.start, table.c.start_at < window.end]
+    yield _Lines(table, start, least(table.c.end_at, window.end), [*closed, *where], False)
+    until = min(as_of, window.end)
+    if until > window.start:
+        is_open = [table.c.end_at.is_(None), table.c.start_at < until]
+        yield _Lines(table, start, literal(until, BigInteger), [*is_open, *where], True)
+
+
 def _sums(
-    table: Table,
+    lines: _Lines,
     query: Query,
-    window: Window,
-    as_of: int,
     weight: ColumnElement[Any],
     price: ColumnElement[Any] | None,
+    unlimited: bool,
 ) -> Iterator[Select[Any]]:
-    """The statements whose rows add up to a window: one, or by day three."""
-
-    start, end = clipped(table, window, as_of)
-    where = [*_counted(table, window, as_of), *conditions(table, query)]
-    keys = _keys(table, query)
+    """The statements whose rows add up to the lines: one, or by day three."""
+    start, end = lines.start, lines.end
+    keys = _keys(lines.table, query)
     if "day" not in query.group_by:
-        yield _sum(table, keys, weight * (end - start), price, where)
+        yield _sum(keys, weight * (end - start), price, unlimited).where(*lines.where)
         return
     # Three parts of a line, so that no line must be joined with the days that it touches: on its
     # first day, on its last, and on whole days in between (the same sum for each of them).
     first, last = _day(start), _day(end - 1)
-    where.append(end > start)
     for part, day, until, test in (
         (least(end, (first + 1) * DAY) - start, first, first + 1, first <= last),
         (end - last * DAY, last, last + 1, first < last),
         (literal(DAY, BigInteger), first + 1, last, first + 1 < last),
     ):
         days = [day.label("day"), until.label("until")]
-        yield _sum(table, [*keys, *days], weight * part, price, [*where, test])
+        statement = _sum([*keys, *days], weight * part, price, unlimited)
+        yield statement.where(*lines.where, end > start, test)
 
 
 def _sum(
-    table: Table,
     keys: Sequence[ColumnElement[Any]],
     seconds: ColumnElement[Any],
     price: ColumnElement[Any] | None,
-    where: Sequence[ColumnElement[bool]],
+    unlimited: bool,
 ) -> Select[Any]:
-    """Seconds by ``keys``, and by price where there is one."""
-    columns = [*keys] if price is None else [*keys, price.label("price")]
-    return (
-        select(
-            *columns,
-            func.sum(seconds).label("seconds"),
-            (func.count() - func.count(table.c.end_at)).label("running"),
-        )
-        .where(*where)
-        .group_by(*columns)
-    )
-
-
-def _amounts(by_price: Select[Any]) -> Select[Any]:
-    """Sums over the prices, with the amount. For databases whose sums are exact without limit."""
-    inner = by_price.subquery()
-    figures = ("price", "seconds", "running")
-    keys = [column for column in inner.c if column.name not in figures]
-    return select(
-        *keys,
-        func.sum(inner.c.seconds).label("seconds"),
-        func.sum(inner.c.seconds * inner.c.price).label("amount"),
-        func.sum(inner.c.running).label("running"),
-    ).group_by(*keys)
-
-
-def _counted(table: Table, window: Window, as_of: int) -> list[ColumnElement[bool]]:
-    """Rows that have a part inside a window by ``as_of``: none of them comes out negative."""
-    closed = table.c.end_at > window.start
-    if as_of <= window.start:
-        return [table.c.start_at < window.end, closed]
-    is_open = and_(table.c.end_at.is_(None), table.c.start_at < as_of)
-    return [table.c.start_at < window.end, or_(closed, is_open)]
+    """Seconds by ``keys``, with their amount in two halves; or by price, too, for Python."""
+    columns = list(keys)
+    figures: list[ColumnElement[Any]] = [func.sum(seconds).label("seconds")]
+    if price is not None and unlimited:
+        half = literal_column(str(HALF), Integer)
+        figures.append(func.sum(seconds * (price // half)).label("high"))
+        figures.append(func.sum(seconds * (price % half)).label("low"))
+    elif price is not None:
+        columns.append(price.label("price"))
+    return select(*columns, *figures).group_by(*columns)
 
 
 def _day(seconds: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -209,16 +207,19 @@ def _pieces(query: Query, boundaries: Sequence[int]) -> Iterator[Window]:
 def gpu_sums(connection: Connection, query: Query, prices: PriceList, as_of: int) -> Iterator[Sum]:
     """Sums over all GPU intervals."""
     unlimited = connection.dialect.name == "postgresql"
+    weight = INTERVAL.c.gpus
     for piece in _pieces(query, prices.boundaries("gpu")):
         price = gpu_price(prices, piece.start)
-        for statement in _sums(INTERVAL, query, piece, as_of, INTERVAL.c.gpus, price):
-            for row in connection.execute(_amounts(statement) if unlimited else statement):
-                if row.seconds is None:  # the sum of no rows at all
-                    continue
-                seconds = int(row.seconds)
-                amount = int(row.amount) if unlimited else seconds * row.price
-                for key in _keys_of(query, row, piece):
-                    yield Sum(key, seconds, 0, amount, row.running > 0)
+        for lines in _lines(INTERVAL, query, piece, as_of):
+            for statement in _sums(lines, query, weight, price, unlimited):
+                for row in _rows(connection, statement):
+                    seconds = int(row.seconds)
+                    if unlimited:
+                        amount = int(row.high) * HALF + int(row.low)
+                    else:
+                        amount = seconds * row.price
+                    for key in _keys_of(query, row, piece):
+                        yield Sum(key, seconds, 0, amount, lines.running)
 
 
 def volume_sums(
@@ -227,13 +228,17 @@ def volume_sums(
     """Sums over all volumes."""
     for piece in _pieces(query, prices.boundaries("storage")):
         nano = prices.storage_price(piece.start)
-        for statement in _sums(VOLUME, query, piece, as_of, VOLUME.c.gib, None):
-            for row in connection.execute(statement).all():
-                if row.seconds is None:  # the sum of no rows at all
-                    continue
-                seconds = int(row.seconds)
-                for key in _keys_of(query, row, piece):
-                    yield Sum(key, 0, seconds, seconds * nano, row.running > 0)
+        for lines in _lines(VOLUME, query, piece, as_of):
+            for statement in _sums(lines, query, VOLUME.c.gib, None, True):
+                for row in _rows(connection, statement):
+                    seconds = int(row.seconds)
+                    for key in _keys_of(query, row, piece):
+                        yield Sum(key, 0, seconds, seconds * nano, lines.running)
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> Iterator[Any]:
+    """The rows of a sum; without groups, the sum of no lines is a row of NULLs."""
+    return (row for row in connection.execute(statement).all() if row.seconds is not None)
 
 
 def _keys_of(query: Query, row: Any, piece: Window) -> Iterator[tuple[str, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation, localcontext
+from decimal import Context, Decimal, InvalidOperation, localcontext
 
 from .usage import HOUR
 
@@ -55,9 +55,8 @@ def nano_text(nano: int) -> str:
 
 def to_money(amount: int, digits: int = 2) -> Decimal:
     """An amount in the currency, rounded half up. The only place where money is rounded."""
-    with localcontext(_EXACT):
-        money = (Decimal(amount) / UNIT).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return abs(money) if money == 0 else money  # no "-0.00"
+    smallest = (2 * abs(amount) * 10**digits + UNIT) // (2 * UNIT)
+    return Decimal(-smallest if amount < 0 else smallest).scaleb(-digits)  # -0 is 0 in integers
 
 
 @dataclass(frozen=True)
