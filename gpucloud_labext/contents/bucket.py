@@ -91,9 +91,11 @@ class Bucket:
         try:
             answer = self.client.head_object(Bucket=self.name, Key=self.key(relative))
         except ClientError as error:
-            if not is_missing(error):
-                raise
-            return None
+            if is_missing(error):
+                return None
+            # HEAD answers have no body, so no reason: a listing tells it, if it fails as well
+            self.client.list_objects_v2(Bucket=self.name, Prefix=self.key(relative), MaxKeys=1)
+            raise
         return Entry(
             relative, answer["ContentLength"], clean(answer["ETag"]), answer["LastModified"]
         )

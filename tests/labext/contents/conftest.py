@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from gpucloud_labext.contents import S3ContentsManager
 
 from . import servers
 
@@ -47,17 +51,56 @@ def drive(api: servers.Jupyter, store: servers.Store) -> Iterator[servers.Drive]
         api.delete(drive.s3)
 
 
-@pytest.fixture
-def own_store(tmp_path: Path) -> Iterator[servers.Store]:
-    with servers.running(servers.rclone_store(tmp_path)) as store:
+@pytest.fixture(scope="session")
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Store]:
+    with servers.running(servers.rclone_store(tmp_path_factory.mktemp("own-s3"))) as store:
         yield store
 
 
+@pytest.fixture(scope="session")
+def own_api(
+    own_store: servers.Store, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[servers.Jupyter]:
+    folder = tmp_path_factory.mktemp("own-jupyter")
+    file = folder / "credentials"
+    servers.write_keys(file, *own_store.keys)
+    environment = own_store.environment() | {
+        "AWS_SHARED_CREDENTIALS_FILE": str(file),
+        "AWS_SECRET_ACCESS_KEY": "that of the start, dead since",
+    }
+    with servers.jupyter(folder, environment) as server:
+        yield server
+
+
 @pytest.fixture
-def own(tmp_path: Path, own_store: servers.Store) -> Iterator[servers.Drive]:
-    """Servers that the test may kill."""
-    with servers.jupyter(tmp_path / "j", own_store.environment()) as api:
-        drive = servers.Drive(api, own_store)
-        api.mkdir(drive.s3)
-        drive.home.mkdir()
-        yield drive
+def own(own_store: servers.Store, own_api: servers.Jupyter) -> Iterator[servers.Drive]:
+    """Servers of which a test may kill the S3 one."""
+    drive = servers.Drive(own_api, own_store)
+    own_api.mkdir(drive.s3)
+    drive.home.mkdir()
+    yield drive
+    if own_store.process.child is None:
+        own_store.start()
+    else:
+        own_store.process.child.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def alone(
+    own_store: servers.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., S3ContentsManager]:
+    """Makes S3ContentsManagers in this very process, on the store that may be killed."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    access, secret = own_store.keys
+
+    def make(**traits: Any) -> S3ContentsManager:
+        given = {
+            "bucket": servers.BUCKET,
+            "endpoint_url": own_store.endpoint,
+            "access_key_id": access,
+            "secret_access_key": secret,
+            **traits,
+        }
+        return S3ContentsManager(**given)
+
+    return make

@@ -126,7 +126,7 @@ class Store:
             "AWS_SECRET_ACCESS_KEY": self.keys[1],
             "AWS_DEFAULT_REGION": "us-east-1",
             "GPUCLOUD_S3_BUCKET": BUCKET,
-            "GPUCLOUD_S3_TEAM_BUCKETS": json.dumps({"vision": TEAM_BUCKET}),
+            "GPUCLOUD_S3_TEAM_BUCKETS": json.dumps({"vision": TEAM_BUCKET, "gone": "nowhere"}),
         }
 
 
@@ -139,6 +139,13 @@ def rclone_store(folder: Path) -> Store:
     command = [binary, "serve", "s3", "--addr", f"127.0.0.1:{port}", str(data)]
     env = {**os.environ, "RCLONE_AUTH_KEY": f'"{",".join(KEYS)}"', "RCLONE_CONFIG": os.devnull}
     return Store("rclone", port, KEYS, Process(command, folder / "rclone.log", env))
+
+
+def write_keys(file: Path, access: str, secret: str) -> None:
+    """A shared credentials file, switched as Kubernetes switches a mounted Secret."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(f"[default]\naws_access_key_id={access}\naws_secret_access_key={secret}\n")
+    fresh.replace(file)
 
 
 @contextlib.contextmanager
@@ -321,5 +328,9 @@ class Drive:
 
     def uploads(self) -> list[str]:
         """Multipart uploads that are not finished."""
-        found = self.store.client().list_multipart_uploads(Bucket=BUCKET)
+        client = self.store.client()
+        try:
+            found = client.list_multipart_uploads(Bucket=BUCKET)
+        except client.exceptions.NoSuchUpload:  # the embedded server's word for none
+            return []
         return [u["Key"] for u in found.get("Uploads", ()) if u["Key"].startswith(self.name)]

@@ -1,23 +1,29 @@
-"""When S3 says no, or nothing: words for people, a home that works on, nothing lost or half done."""
+"""When S3 says no, or nothing: words for people, a home that works on, nothing half done."""
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
+import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
+from tornado.web import HTTPError
+
+from gpucloud_labext.contents import S3ContentsManager
 
 from . import servers
 from .servers import BUCKET, Drive
 from .test_uploads import CHUNK, chunk, send
 
-MANAGER = "c.ServerApp.contents_manager_class='gpucloud_labext.contents.GPUCloudContentsManager'\n"
+Make = Callable[..., S3ContentsManager]
 
 
 class Refuses(http.server.BaseHTTPRequestHandler):
@@ -47,22 +53,21 @@ class Refuses(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Jupyter]:
+@pytest.fixture
+def refusing(alone: Make) -> Iterator[S3ContentsManager]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    environment = {
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_address[1]}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "GPUCLOUD_S3_BUCKET": BUCKET,
-    }
-    with servers.jupyter(tmp_path_factory.mktemp("refusing"), environment) as api:
-        yield api
+    yield alone(endpoint_url=f"http://127.0.0.1:{server.server_address[1]}")
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+async def refused(asked: Awaitable[Any]) -> tuple[int, str]:
+    with pytest.raises(HTTPError) as error:
+        await asked
+    return error.value.status_code, str(error.value.log_message)
 
 
 @pytest.mark.parametrize(
@@ -73,79 +78,79 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Jupyt
         ("SlowDown.txt", 503, "try again"),
     ],
 )
-def test_refused_writes_in_words(
-    refusing: servers.Jupyter, name: str, status: int, said: str
+async def test_refused_writes_in_words(
+    refusing: S3ContentsManager, name: str, status: int, said: str
 ) -> None:
     body = {"type": "file", "format": "text", "content": "x"}
-    found, words = refusing.refusal("PUT", f"s3/{name}", json=body)
+    found, words = await refused(refusing.save(body, name))
     assert (found, said in words) == (status, True), words
 
 
-def test_access_denied_in_words(refusing: servers.Jupyter) -> None:
-    for path in ("s3", "s3/a.txt"):
-        status, words = refusing.refusal("GET", path)
+async def test_access_denied_in_words(refusing: S3ContentsManager) -> None:
+    for path in ("", "a.txt"):
+        status, words = await refused(refusing.get(path))
         assert (status, "denies access" in words) == (403, True)
-    assert "s3" in refusing.names("")
 
 
-def test_a_bad_key_and_a_missing_bucket_in_words(tmp_path: Path, own_store: servers.Store) -> None:
-    bad = own_store.environment() | {"AWS_SECRET_ACCESS_KEY": "wrong"}
-    bad |= {"GPUCLOUD_S3_TEAM_BUCKETS": "{}"}
-    with servers.jupyter(tmp_path / "bad", bad) as api:
-        status, words = api.refusal("GET", "s3")
-        assert (status, "refuses this server's key" in words) == (403, True)
-        assert "wrong" not in api.process.log.read_text()
-    missing = own_store.environment() | {"GPUCLOUD_S3_BUCKET": "nowhere"}
-    with servers.jupyter(tmp_path / "missing", missing) as api:
-        body = {"type": "file", "format": "text", "content": "x"}
-        for method, path in (("GET", "s3"), ("GET", "s3/a.txt"), ("PUT", "s3/a.txt")):
-            status, words = api.refusal(method, path, json=body)
-            assert (status, "bucket 'nowhere' does not exist" in words) == (404, True), words
-        assert api.names("s3-vision") == []
+async def test_a_bad_key_in_words(alone: Make) -> None:
+    status, words = await refused(alone(secret_access_key="wrong").get(""))
+    assert (status, "refuses this server's key" in words) == (403, True)
 
 
-def test_a_renewed_key_needs_no_restart(tmp_path: Path, own_store: servers.Store) -> None:
-    file = tmp_path / "credentials"
-    write_keys(file, *own_store.keys)
-    environment = own_store.environment() | {"AWS_SHARED_CREDENTIALS_FILE": str(file)}
-    environment["AWS_SECRET_ACCESS_KEY"] = "that of the start, dead since"
-    with servers.jupyter(tmp_path / "j", environment) as api:
-        assert api.names("s3") == []
-        write_keys(file, own_store.keys[0], "not this one")
-        assert api.refusal("GET", "s3")[0] == 403
-        write_keys(file, *own_store.keys)
-        assert api.names("s3") == []
+async def test_no_key_in_words(alone: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    status, words = await refused(alone(access_key_id=None, secret_access_key=None).get(""))
+    assert (status, "no S3 key" in words) == (403, True)
 
 
-def write_keys(file: Path, access: str, secret: str) -> None:
-    fresh = file.with_suffix(".new")
-    fresh.write_text(f"[default]\naws_access_key_id={access}\naws_secret_access_key={secret}\n")
-    fresh.replace(file)  # as Kubernetes switches a mounted Secret
-
-
-def test_the_home_works_while_s3_hangs(tmp_path: Path) -> None:
+async def test_a_hanging_store_in_words(alone: Make) -> None:
     with socket.socket() as hole:  # takes connections and says nothing
         hole.bind(("127.0.0.1", 0))
-        hole.listen(128)
-        environment = {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{hole.getsockname()[1]}",
-            "AWS_ACCESS_KEY_ID": "a",
-            "AWS_SECRET_ACCESS_KEY": "b",
-            "GPUCLOUD_S3_BUCKET": BUCKET,
-        }
-        config = f"{MANAGER}c.S3ContentsManager.s3fs_config_kwargs = {{'read_timeout': 2}}\n"
-        with servers.jupyter(tmp_path, environment, config) as api, ThreadPoolExecutor(12) as pool:
-            hanging = [pool.submit(api.refusal, "GET", "s3/x") for _ in range(12)]
-            started = time.monotonic()
-            api.put("a.txt", "home")
-            assert {"a.txt", "s3"} <= set(api.names(""))
-            assert api.get("a.txt")["content"] == "home"
-            took = time.monotonic() - started
-            assert not any(future.done() for future in hanging)
-            assert took < 1.5
-            for future in hanging:
-                status, words = future.result(60)
-                assert (status, "does not answer" in words) == (503, True)
+        hole.listen(16)
+        manager = alone(
+            endpoint_url=f"http://127.0.0.1:{hole.getsockname()[1]}",
+            s3fs_config_kwargs={"read_timeout": 0.3},
+        )
+        status, words = await refused(manager.get("a.txt"))
+    assert (status, "does not answer" in words) == (503, True)
+
+
+def test_a_missing_bucket_in_words(own: Drive) -> None:
+    body = {"type": "file", "format": "text", "content": "x"}
+    for method, path in (("GET", "s3-gone"), ("GET", "s3-gone/a.txt"), ("PUT", "s3-gone/a.txt")):
+        status, words = own.api.refusal(method, path, json=body)
+        assert (status, "bucket 'nowhere' does not exist" in words) == (404, True), words
+    assert {"s3", "s3-gone"} <= set(own.api.names(""))
+
+
+def test_a_renewed_key_needs_no_restart(own: Drive) -> None:
+    file = own.api.home.parent / "credentials"
+    own.put("a.txt")
+    servers.write_keys(file, own.store.keys[0], "not this one")
+    status, words = own.api.refusal("GET", own.s3)
+    assert (status, "refuses this server's key" in words) == (403, True)
+    servers.write_keys(file, *own.store.keys)
+    assert own.api.names(own.s3) == ["a.txt"]
+    text = own.api.process.log.read_text()
+    assert not [secret for secret in ("not this one", own.store.keys[1]) if secret in text]
+
+
+def test_the_home_works_while_s3_hangs(own: Drive) -> None:
+    own.put("a.txt")
+    child = own.store.process.child
+    assert child is not None
+    child.send_signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(12) as pool:
+        hanging = [pool.submit(own.api.names, own.s3) for _ in range(12)]
+        own.api.put(f"{own.name}/a.txt", "home")
+        assert {own.name, "s3"} <= set(own.api.names(""))
+        assert own.api.get(f"{own.name}/a.txt")["content"] == "home"
+        assert not any(future.done() for future in hanging)
+        child.send_signal(signal.SIGCONT)
+        assert [future.result(60) for future in hanging] == [["a.txt"]] * 12
 
 
 # --- the server killed in the middle: `own` has servers for itself ---
@@ -174,9 +179,7 @@ def test_a_kill_in_the_middle_of_saves(own: Drive) -> None:
         with ThreadPoolExecutor(1) as pool:
             body = {"type": "file", "format": "text", "content": str(attempt + 1) * size}
             saving = pool.submit(own.api.call, "PUT", f"{own.s3}/a.txt", json=body)
-            servers.wait_for(
-                lambda: any(p.stat().st_size for p in temporary(own)) or saving.done(), "a write"
-            )
+            servers.wait_for(partial(begun_write, own, saving), "a write")
             own.store.kill()
             status = saving.result(60).status_code
         own.store.start()
@@ -188,17 +191,14 @@ def test_a_kill_in_the_middle_of_saves(own: Drive) -> None:
     assert own.read("a.txt") == b"again"
 
 
-def temporary(own: Drive) -> list[Path]:
-    """What the S3 server is writing just now."""
+def begun_write(own: Drive, saving: Future[Any]) -> bool:
+    """Has the S3 server written a first byte, or all?"""
     objects = own.store.process.log.parent / "objects"
-    found = []
     for path in objects.rglob(".rclone_temp_*"):
-        try:
-            path.stat()
-        except FileNotFoundError:
-            continue
-        found.append(path)
-    return found
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size:
+                return True
+    return saving.done()
 
 
 def test_a_kill_in_the_middle_of_an_upload(own: Drive) -> None:

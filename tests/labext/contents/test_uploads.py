@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from tornado.web import HTTPError
 
-from . import servers
-from .servers import Drive, wait_for
+from gpucloud_labext.contents import S3ContentsManager
+
+from .servers import Drive
 
 CHUNK = 2**20  # JupyterLab's
 
@@ -97,35 +101,39 @@ def test_memory_stays_small(drive: Drive) -> None:
     assert most - before < 100 * 2**20
 
 
-CONFIG = """
-c.ServerApp.contents_manager_class = 'gpucloud_labext.contents.GPUCloudContentsManager'
-c.S3ContentsManager.upload_idle_seconds = 0.5
-"""
+Make = Callable[..., S3ContentsManager]
 
 
-def test_uploads_that_stand_still_are_aborted(tmp_path: Path, own_store: servers.Store) -> None:
-    with servers.jupyter(tmp_path / "j", own_store.environment(), CONFIG) as api:
-        drive = Drive(api, own_store)
-        api.mkdir(drive.s3)
-        send(drive, "f", 1, b"x" * 9 * CHUNK)
-        assert drive.uploads()
-        wait_for(lambda: not drive.uploads(), "abort of the upload")
-        assert drive.api.refusal("PUT", f"{drive.s3}/f", json=chunk(-1, b"x"))[0] == 400
-        assert not list((tmp_path / "j" / "data").rglob("uploads/*.json"))
+async def begin(manager: S3ContentsManager, own: Drive) -> None:
+    await manager.save(chunk(1, b"x" * 9 * CHUNK), f"{own.name}/f")
+    assert own.uploads() == [f"{own.name}/f"]
 
 
-def test_uploads_of_a_killed_server_are_aborted_by_the_next(
-    tmp_path: Path, own_store: servers.Store
+async def until_aborted(own: Drive, data: Path) -> None:
+    async with asyncio.timeout(30):
+        while own.uploads() or list(data.rglob("*.json")):
+            await asyncio.sleep(0.05)
+
+
+async def test_uploads_that_stand_still_are_aborted(
+    own: Drive, alone: Make, tmp_path: Path
 ) -> None:
-    with servers.jupyter(tmp_path / "j", own_store.environment()) as api:
-        drive = Drive(api, own_store)
-        api.mkdir(drive.s3)
-        send(drive, "f", 1, b"x" * 9 * CHUNK)
-        api.stop(9)
-    assert drive.uploads()
-    (note,) = (tmp_path / "j" / "data").rglob("uploads/*.json")
+    manager = alone(upload_idle_seconds=0.3)
+    await begin(manager, own)
+    await until_aborted(own, tmp_path)
+    with pytest.raises(HTTPError) as refused:
+        await manager.save(chunk(-1, b"x"), f"{own.name}/f")
+    assert refused.value.status_code == 400
+    await manager.uploads.close()
+
+
+async def test_uploads_of_a_dead_server_are_aborted_by_the_next(
+    own: Drive, alone: Make, tmp_path: Path
+) -> None:
+    await begin(alone(), own)  # and never comes back to it
+    (note,) = tmp_path.rglob("uploads/*.json")
     os.utime(note, (time.time() - 5, time.time() - 5))
-    with servers.jupyter(tmp_path / "j", own_store.environment(), CONFIG) as api:
-        api.names("s3")
-        wait_for(lambda: not drive.uploads(), "abort of the upload")
-        wait_for(lambda: not note.exists(), "removal of its note")
+    manager = alone(upload_idle_seconds=1)
+    await manager.get(own.name)
+    await until_aborted(own, tmp_path)
+    await manager.uploads.close()
