@@ -100,6 +100,7 @@ class GPUCloudSpawner(SpawnerSettings):
             return
         try:
             self.choice = self._resolve(self.user_options)
+            self._budget_notice = ""
             await super().load_user_options()
             await self._refuse_impossible()
             self._budget_notice = await check_budget(self, self.choice.gpus, self.choice.team)
@@ -340,9 +341,7 @@ class GPUCloudSpawner(SpawnerSettings):
         await self._start_watching_pods()
         if self.events_enabled:
             await self._start_watching_events()
-        if self._budget_notice:
-            yield words.Step(1, self._budget_notice).as_event()
-        s3_told = False
+        told: set[str] = {""}
         last: words.Step | None = None
         while self._start_future is None or not self._start_future.done():
             pod = self.current_pod
@@ -350,9 +349,10 @@ class GPUCloudSpawner(SpawnerSettings):
             if pod is not None and not words.is_scheduled(pod):
                 fit = await self._judge_fit(pod["metadata"]["uid"])
                 waiting = fit.message if fit and fit.kind != "fits" else ""
-            if self._s3_notice and not s3_told:
-                s3_told = True
-                yield words.Step(2, self._s3_notice).as_event()
+            # known only some time after the start has begun
+            for notice in {self._budget_notice, self._s3_notice} - told:
+                told.add(notice)
+                yield words.Step(last.percent if last else 1, notice).as_event()
             step = words.describe(pod, self.events, waiting)
             if step != last:
                 last = step
