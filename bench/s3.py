@@ -1,4 +1,4 @@
-"""The S3 drive of the file browser: listings, uploads and downloads beside boto3, rclone, s3contents.
+"""The S3 drive of the file browser beside boto3, rclone and s3contents: listings, transfers.
 
 Everything in one run on one embedded server. "others" are small requests made to the same Jupyter
 server meanwhile: how long they take shows whether its event loop is held up. Scale it with
@@ -91,9 +91,11 @@ class Others:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gpucloud-bench-") as name:
         folder = Path(name)
-        with servers.running(servers.rclone_store(folder / "s3")) as store:
-            with servers.jupyter(folder / "jupyter", store.environment()) as api:
-                bench(folder, store, api)
+        with (
+            servers.running(servers.rclone_store(folder / "s3")) as store,
+            servers.jupyter(folder / "jupyter", store.environment()) as api,
+        ):
+            bench(folder, store, api)
 
 
 def bench(folder: Path, store: servers.Store, api: servers.Jupyter) -> None:

@@ -159,19 +159,23 @@ def running(store: Store) -> Iterator[Store]:
         store.process.stop()
 
 
+def ceph_store(data: Path) -> Store:
+    port = free_port()
+    command = [sys.executable, "-m", "gpucloud_spawner.s3server", "--kind", "ceph"]
+    command += ["--data", str(data), "--port", str(port), "--mon-port", str(free_port())]
+    return Store("ceph", port, KEYS, Process(command, data.with_suffix(".log")))
+
+
 @contextlib.contextmanager
 def running_ceph(folder: Path) -> Iterator[Store]:
     """A one-node Ceph with RGW; its user is made by Ceph's own tool."""
-    data, port = folder / "ceph", free_port()
-    command = [sys.executable, "-m", "gpucloud_spawner.s3server", "--kind", "ceph"]
-    command += ["--data", str(data), "--port", str(port), "--mon-port", str(free_port())]
-    store = Store("ceph", port, KEYS, Process(command, folder / "ceph.log"))
+    store = ceph_store(folder / "ceph")
     try:
         store.start()
         access, secret = KEYS
         subprocess.run(
             [
-                *("radosgw-admin", "-c", str(next(data.rglob("ceph.conf"))), "user", "create"),
+                *("radosgw-admin", "-c", str(next(folder.rglob("ceph.conf"))), "user", "create"),
                 *("--uid=ada", "--display-name=ada", f"--access-key={access}"),
                 f"--secret-key={secret}",
             ],

@@ -180,7 +180,8 @@ async def test_hooks_before_and_after_a_save(own: Drive, alone: Make) -> None:
     def after(s3_path: str, model: dict[str, Any], contents_manager: object) -> None:
         calls.append(s3_path)
 
-    manager = alone(post_save_hook=after)
+    manager = alone()
+    manager.post_save_hook = after
     manager.register_pre_save_hook(before)
     await manager.save({"type": "file", "format": "text", "content": "x"}, f"{own.name}/a.txt")
     assert own.read("a.txt") == b"X"
