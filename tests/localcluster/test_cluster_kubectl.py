@@ -26,6 +26,11 @@ class Kubectl:
 
     async def __call__(self, *arguments: str, text: str = "") -> str:
         """Runs one command; its output, or an AssertionError with its complaint."""
+        code, out, err = await self.run(*arguments, text=text)
+        assert code == 0, err
+        return out
+
+    async def run(self, *arguments: str, text: str = "") -> tuple[int | None, str, str]:
         assert KUBECTL is not None
         process = await asyncio.create_subprocess_exec(
             KUBECTL,
@@ -38,8 +43,7 @@ class Kubectl:
         )
         async with asyncio.timeout(30):
             out, err = await process.communicate(text.encode())
-        assert process.returncode == 0, err.decode()
-        return out.decode()
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -78,3 +82,23 @@ async def test_nodes_and_a_waiting_pod(kubectl: Kubectl) -> None:
     assert "2 Insufficient nvidia.com/gpu" in await kubectl("describe", "pod", "big")
     await kubectl("cordon", "node-0")
     assert "SchedulingDisabled" in await kubectl("get", "node", "node-0")
+
+
+async def test_exec(kubectl: Kubectl) -> None:
+    body = shell("a", "exec sleep 60")
+    body["spec"]["containers"][0]["env"] = [{"name": "WORD", "value": "the pod's"}]
+    await kubectl("create", "-f", "-", text=json.dumps(body))
+    await kubectl("wait", "--for=condition=Ready", "pod/a", "--timeout=20s")
+    script = "echo out $WORD; echo err >&2; exit 3"
+    code, out, err = await kubectl.run("exec", "a", "--", "sh", "-c", script)
+    assert (code, out) == (3, "out the pod's\n")
+    assert err == "err\ncommand terminated with exit code 3\n"
+    text = "line\n" * 50000
+    assert await kubectl("exec", "-i", "a", "--", "cat", text=text) == text
+    for arguments, complaint in (
+        (("a", "-c", "x", "--", "true"), "container x is not valid for pod a"),
+        (("none", "--", "true"), 'pods "none" not found'),
+        (("a", "--", "no-such-program"), "executable file not found in $PATH"),
+    ):
+        code, _, err = await kubectl.run("exec", *arguments)
+        assert (code, complaint in err) == (1, True), err

@@ -24,6 +24,7 @@ from .errors import (
 from .listing import ListOptions, encode_page, read_page
 from .operations import DeleteOptions, Operations
 from .patch import APPLY, apply
+from .podexec import PodExec
 from .podlogs import PodLogs
 from .requests import Target
 from .selectors import parse as parse_selector
@@ -51,10 +52,11 @@ def error_response(error: APIError) -> web.Response:
 class API:
     """Kubernetes' resource paths (/api/v1/..., /apis/...)."""
 
-    def __init__(self, operations: Operations, logs: PodLogs) -> None:
+    def __init__(self, operations: Operations, logs: PodLogs, execs: PodExec) -> None:
         self._operations = operations
         self._store = operations.store
         self._logs = logs
+        self._execs = execs
         self._watchers: set[Watcher] = set()
         self._handlers: dict[str, Callable[..., Any]] = {
             "GET": self._get,
@@ -71,6 +73,8 @@ class API:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         target = requests.parse_path(request.path, request.method)
+        if target.subresource == "exec" and request.method in ("GET", "POST"):
+            return await self._execs.serve(request, target.namespace, target.name)
         handler = self._handlers.get(request.method)
         if handler is None:
             raise method_not_allowed()
@@ -219,7 +223,7 @@ class API:
 
     def _check_writable(self, target: Target) -> None:
         missing_namespace = target.resource.namespaced and not target.namespace
-        if not target.name or missing_namespace or target.subresource in ("log", "binding"):
+        if not target.name or missing_namespace or target.subresource in _NOT_WRITABLE:
             raise method_not_allowed()
 
     async def _patch(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -311,6 +315,7 @@ class API:
         return json_response(encode_page(resource, page))
 
 
+_NOT_WRITABLE = frozenset({"log", "binding", "exec"})
 _PATCH_TYPES = frozenset(
     {
         "application/merge-patch+json",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from .kubelets import TOKEN_SECRET
 from .operations import Operations
-from .podlogs import TOKEN_SECRET
 from .resources import Resource, served
 from .store import Object
 from .volumes import DEFAULT_CLASS

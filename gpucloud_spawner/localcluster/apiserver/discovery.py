@@ -25,7 +25,13 @@ VERSION: dict[str, str] = {
     "platform": "linux/amd64",
 }
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-_SUBRESOURCE_VERBS = {"status": ("get", "patch", "update"), "log": ("get",), "binding": ("create",)}
+_SUBRESOURCE_VERBS = {
+    "status": ("get", "patch", "update"),
+    "log": ("get",),
+    "binding": ("create",),
+    "exec": ("create", "get"),
+}
+_SUBRESOURCE_KINDS = {"binding": "Binding", "exec": "PodExecOptions"}
 _GROUPS = tuple(dict.fromkeys((r.group, r.version) for r in RESOURCES if r.group))
 
 
@@ -95,7 +101,7 @@ def _entries(resource: Resource) -> list[dict[str, Any]]:
                 "name": f"{resource.plural}/{name}",
                 "singularName": "",
                 "namespaced": resource.namespaced,
-                "kind": "Binding" if name == "binding" else resource.kind,
+                "kind": _SUBRESOURCE_KINDS.get(name, resource.kind),
                 "verbs": list(_SUBRESOURCE_VERBS.get(name, ("update",))),
             }
         )

@@ -91,7 +91,7 @@ RESOURCES: tuple[Resource, ...] = (
         "pods",
         True,
         ("po",),
-        ("status", "log", "binding"),
+        ("status", "log", "binding", "exec"),
         ("all",),
         _fields(
             "spec.nodeName",
@@ -247,7 +247,7 @@ OPTIONAL = frozenset({"limitranges", "resourcequotas"})
 
 UNIMPLEMENTED_SUBRESOURCES: dict[str, frozenset[str]] = {
     "pods": frozenset(
-        ["attach", "ephemeralcontainers", "eviction", "exec", "portforward", "proxy", "resize"],
+        ["attach", "ephemeralcontainers", "eviction", "portforward", "proxy", "resize"],
     ),
     "nodes": frozenset({"proxy"}),
     "services": frozenset({"proxy"}),

@@ -19,9 +19,11 @@ from . import discovery, requests
 from .api import API, answer, json_response
 from .bootstrap import ensure_defaults
 from .errors import APIError, forbidden, unauthorized, unknown_resource
+from .kubelets import Kubelets
 from .operations import Operations
 from .persistence import Database
 from .pki import Certificates
+from .podexec import PodExec
 from .podlogs import PodLogs
 from .resources import served
 from .store import Store
@@ -72,10 +74,11 @@ class APIServer:
             kubelet_token = self._kept("kubelet_token")
             operations = Operations(self._store)
             ensure_defaults(operations, kubelet_token)
-            logs = PodLogs(self._store, kubelet_token)
-            await logs.start()
-            stack.push_async_callback(logs.stop)
-            self._api = API(operations, logs)
+            kubelets = Kubelets(self._store, kubelet_token)
+            await kubelets.start()
+            stack.push_async_callback(kubelets.stop)
+            logs, execs = PodLogs(self._store, kubelets), PodExec(self._store, kubelets)
+            self._api = API(operations, logs, execs)
             await self._listen(certificates, stack)
             write_kubeconfig(self.kubeconfig, self.url, certificates.ca, self.token)
             for work in (self._checkpoint_for_ever(), self._expire_events_for_ever()):

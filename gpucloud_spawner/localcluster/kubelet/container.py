@@ -87,6 +87,11 @@ class Container:
         """It ended with its node, not by itself."""
         return self.state.exit is not None and self.state.exit.reason == UNKNOWN
 
+    @property
+    def target(self) -> Target | None:
+        """With what commands are run in it, if it runs."""
+        return self._target if self.running else None
+
     def log_path(self, previous: bool) -> Path | None:
         """The log of the present (or last) instance, or of the one before that."""
         number = self.attempt - 1 if previous else self.attempt
@@ -296,10 +301,12 @@ class Container:
 
     # Probes
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that ends with the container."""
         task = asyncio.create_task(work, name=f"container {self.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _cancel_tasks(self) -> None:
         for task in self._tasks:

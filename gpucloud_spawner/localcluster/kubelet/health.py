@@ -25,7 +25,7 @@ class Health:
         state: ContainerState,
         *,
         http: aiohttp.ClientSession,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         unhealthy: Callable[[str], None],
         failed: Callable[[str, Obj], None],
         wake: Callable[[], None],

@@ -1,4 +1,4 @@
-"""The kubelet's HTTPS endpoint: container logs for the API server, and its health.
+"""The kubelet's HTTPS endpoint: container logs and exec for the API server, and its health.
 
 One port for all nodes of the process. Who may ask is decided in `access`.
 """
@@ -15,6 +15,8 @@ from aiohttp import web
 from ..apiserver.pki import Certificates
 from ..client import KubeClient
 from .access import Access
+from .container import Container
+from .exec import serve_exec
 from .logs import LogOptions, read_log, truth
 from .podworker import PodWorker
 
@@ -44,6 +46,7 @@ class Server:
         app = web.Application()
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
+        app.router.add_get("/exec/{namespace}/{pod}/{container}", self._exec)
         app.router.add_route("*", "/{path:.*}", self._unknown)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5
@@ -73,8 +76,7 @@ class Server:
         name = request.path.strip("/").partition("/")[0] or "/"
         raise web.HTTPNotImplemented(text=f"{name} is not implemented by this kubelet")
 
-    async def _logs(self, request: web.Request) -> web.StreamResponse:
-        await self._access.check(request)
+    def _container(self, request: web.Request) -> Container:
         namespace, pod, name = (
             request.match_info[key] for key in ("namespace", "pod", "container")
         )
@@ -84,6 +86,16 @@ class Server:
         container = worker.container(name)
         if container is None:
             raise web.HTTPNotFound(text=f'container "{name}" not found in pod "{pod}"')
+        return container
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        await self._access.check(request)
+        return await serve_exec(request, self._container(request))
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        await self._access.check(request)
+        container = self._container(request)
+        pod, name = request.match_info["pod"], container.name
         try:
             options = LogOptions.from_query(dict(request.query))
         except ValueError as error:
