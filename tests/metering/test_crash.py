@@ -30,7 +30,7 @@ from ..e2e.forwarder import Forwarder
 from .cluster import NAMESPACE, Cluster, Expected, History, expected_intervals, live
 from .postgres import PostgresServer
 
-PODS = int(os.environ.get("GPUCLOUD_CRASH_PODS", "120"))
+PODS = int(os.environ.get("GPUCLOUD_CRASH_PODS", "80"))
 SEED = int(os.environ.get("GPUCLOUD_CRASH_SEED", "7"))
 NODES = ("n0", "n1")
 

@@ -197,7 +197,7 @@ GROUPS = st.sampled_from(
     ]
 )
 CHECK = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
