@@ -126,14 +126,15 @@ def interval(**values: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    token, port = secrets.token_hex(16), free_ports(1)
-    cloud = Cloud(
-        tmp_path_factory.mktemp("gpucloud"),
-        config=SITE,
-        GPUCLOUD_SERVICE_URL=f"http://127.0.0.1:{port}",
-        GPUCLOUD_SERVICE_TOKEN=token,
-        TEST_TOKEN=token,
-    )
+    token = secrets.token_hex(16)
+    cloud = Cloud(tmp_path_factory.mktemp("gpucloud"), config=SITE, TEST_TOKEN=token)
+    port = cloud.port
+    while cloud.port <= port < cloud.port + 10:  # those are the cloud's own
+        port = free_ports(1)
+    cloud.environment |= {
+        "GPUCLOUD_SERVICE_URL": f"http://127.0.0.1:{port}",
+        "GPUCLOUD_SERVICE_TOKEN": token,
+    }
     service = Service(cloud, port, token)
     try:
         # before the hub: it serves, and waits for the hub's tables and for the cluster
@@ -150,8 +151,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
         found.engine.dispose()
     finally:
-        cloud.stop()
-        assert service.stop() == 0
+        try:
+            cloud.stop()
+        finally:
+            code = service.stop()
+    assert code == 0
 
 
 def _fill(site: Site) -> None:
