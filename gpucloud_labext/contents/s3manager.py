@@ -16,8 +16,6 @@ from . import models, paths, tree, uploads
 from .bucket import Entry
 from .s3drive import S3Drive
 
-HASHES_KEPT = 1000
-
 
 class S3ContentsManager(S3Drive):
     """A bucket as a tree of files. Under a GPUCloudContentsManager it is one of its drives."""
