@@ -1,9 +1,33 @@
 """What gpucloud adds to a user's own Jupyter server. Imports nothing of gpucloud_spawner.
 
-`contents/` is the file browser's two roots, the home volume and S3. Nothing here holds a right that
-the user lacks: a notebook server is the user's own.
+`extension` is the Jupyter server extension, `handlers/` its REST API, `magics/` is `%gpucloud` in
+notebooks, `tensorboard/` starts and serves TensorBoards, `contents/` is the file browser's two
+roots, the home volume and S3. Nothing here holds a right that the user lacks: a notebook server is
+the user's own.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
 __all__ = ["__version__"]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """https://jupyter-server.readthedocs.io/en/latest/developers/extensions.html"""
+    # not at import: a kernel loads this package, too
+    from .extension import GPUCloudExtension
+
+    return [{"module": "gpucloud_labext", "app": GPUCloudExtension}]
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """`%load_ext gpucloud_labext`: makes `%gpucloud` known."""
+    from .magics import load
+
+    load(shell)
