@@ -28,6 +28,7 @@ from ..metering import db
 from ..metering.meter import Meter, MeterSettings
 from ..metering.metrics import LedgerMetrics
 from ..metering.prices import sync_site_prices
+from ..storage.keys import S3Keys
 from .auth import Teams, make_hub_auth
 from .contract import MAX_BODY_BYTES
 from .errors import PortalError
@@ -67,6 +68,7 @@ class Portal:
         self._client: ApiClient | None = None
         self._inventory: InventoryReader | None = None
         self._meter: Meter | None = None
+        self._s3_keys: S3Keys | None = None
 
     async def start(self) -> None:
         """Open the ledger, serve, and meter. Raises SchemaError where the ledger is of a newer
@@ -106,6 +108,29 @@ class Portal:
     async def look_at_cluster(self) -> tuple[Objects, Objects] | None:
         """Nodes and pods as they are now; None where the cluster does not tell."""
         return None if self._inventory is None else await self._inventory.snapshot()
+
+    @property
+    def kube(self) -> CoreV1Api:
+        """The cluster. Raises PortalError while there is no way to it."""
+        if self._client is None:
+            raise PortalError(
+                503, "cluster_unavailable", "The cluster does not answer at the moment. Try again."
+            )
+        return CoreV1Api(self._client)
+
+    @property
+    def s3_keys(self) -> S3Keys:
+        """Users' S3 keys. Raises PortalError where the site has none, or while nobody can tell."""
+        provider, namespace = self.settings.s3_provider, self.settings.pod_namespace
+        if provider is None:
+            raise PortalError(404, "s3_off", "This site has no S3 storage.")
+        if namespace is None:
+            raise PortalError(
+                404, "s3_off", "S3 keys are not served where every user has a namespace."
+            )
+        if self._s3_keys is None:  # one for all requests: it lets one rotation follow the other
+            self._s3_keys = S3Keys(provider, self.kube, namespace)
+        return self._s3_keys
 
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()

@@ -22,6 +22,7 @@ from ..metering.errors import LedgerError
 from ..metering.observe import GPUResources
 from ..model.pricing import parse_price
 from ..model.profiles import parse_profiles
+from ..storage.s3 import S3Provider
 
 SERVICE = "gpucloud"
 DEFAULT_URL = "http://127.0.0.1:8003"
@@ -125,6 +126,7 @@ class Settings:
     db_url: str = field(repr=False)  # may hold a password
     listen: tuple[str, int]
     namespace: str | None  # None: all
+    pod_namespace: str | None  # where servers and keys are; None: one per user
     gpus: GPUResources
     gpu_prices: Mapping[str, Decimal]
     storage_price: str | None
@@ -132,6 +134,7 @@ class Settings:
     currency: str
     digits: int
     audit_seconds: float
+    s3_provider: S3Provider | None = None
 
 
 def read_config(file: Path) -> Config:
@@ -161,6 +164,7 @@ def load_settings(config: Config, environment: Mapping[str, str] = os.environ) -
         db_url=_db_url(config, environment),
         listen=_listen(environment.get("JUPYTERHUB_SERVICE_URL") or DEFAULT_URL),
         namespace=_namespace(config, portal.namespace),
+        pod_namespace=_namespace(config, ""),
         gpus=GPUResources(names=frozenset(names)),
         gpu_prices={profile.slug: profile.price_per_gpu_hour for profile in profiles},
         storage_price=storage_price,
@@ -168,6 +172,7 @@ def load_settings(config: Config, environment: Mapping[str, str] = os.environ) -
         currency=portal.currency,
         digits=portal.currency_digits,
         audit_seconds=portal.audit_seconds,
+        s3_provider=_s3_provider(config),
     )
 
 
@@ -207,6 +212,15 @@ def _db_url(config: Config, environment: Mapping[str, str]) -> str:
     )
     # as JupyterHub reads it
     return str(url) if "://" in str(url) else f"sqlite:///{url}"
+
+
+def _s3_provider(config: Config) -> S3Provider | None:
+    provider = _value(config, "GPUCloudSpawner", "s3_provider", None)
+    if provider is None or isinstance(provider, S3Provider):
+        return provider
+    raise SettingsError(
+        f"c.GPUCloudSpawner.s3_provider is no S3Provider but a {type(provider).__name__}"
+    )
 
 
 def _namespace(config: Config, wanted: str) -> str | None:

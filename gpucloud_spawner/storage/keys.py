@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from kubernetes_asyncio.client import (
@@ -80,6 +82,16 @@ def _variable(name: str, secret: str) -> V1EnvVar:
     return V1EnvVar(name=name, value_from=V1EnvVarSource(secret_key_ref=selector))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a user's data are, as the Secret says it; nothing in it is secret."""
+
+    endpoint: str
+    region: str
+    bucket: str
+    team_buckets: dict[str, str]
+
+
 class S3Keys:
     """The life of users' keys: made, rotated, revoked, in the store and in Kubernetes."""
 
@@ -90,16 +102,38 @@ class S3Keys:
         self._api = api
         self._namespace = namespace
         self._timeout = timeout
+        self._rotating: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ensure(self, user: str, teams: Collection[str]) -> str:
         """Bucket, living key and Secret of ``user``; the Secret's name.
 
         Raises S3Error, or kubernetes_asyncio's ApiException.
         """
-        secret = await self._read(user)
-        keys = await self._provider.ensure_user(user, teams, _held(secret, "AWS_ACCESS_KEY_ID"))
-        await self._write(user, keys)
+        for attempt in range(_TRIES):
+            secret = await self._read(user)
+            current = _held(secret, "AWS_ACCESS_KEY_ID")
+            keys = await self._provider.ensure_user(user, teams, current)
+            try:
+                await self._put(user, keys, over=secret)
+                break
+            except ApiException as error:
+                # changed since it was read, maybe by a rotation: the key may be dead by now
+                if error.status not in (404, 409) or attempt == _TRIES - 1:
+                    raise
+                await asyncio.sleep(0.05 * 2**attempt)
         return secret_name(user)
+
+    async def place(self, user: str) -> Place | None:
+        """Where the user's data are; None where there are no keys yet. Raises ApiException."""
+        secret = await self._read(user)
+        if secret is None:
+            return None
+        return Place(
+            endpoint=_held(secret, "AWS_ENDPOINT_URL_S3"),
+            region=_held(secret, "AWS_DEFAULT_REGION"),
+            bucket=_held(secret, "GPUCLOUD_S3_BUCKET"),
+            team_buckets=json.loads(_held(secret, "GPUCLOUD_S3_TEAM_BUCKETS") or "{}"),
+        )
 
     async def has_secret(self, user: str) -> bool:
         """Whether pods of ``user`` can start with keys, be the store reachable or not."""
@@ -110,6 +144,10 @@ class S3Keys:
 
         ``teams`` None: those that the user had at the last start. Raises S3Error, ApiException.
         """
+        async with self._rotating[user]:  # two at once would end each other's key
+            return await self._rotate(user, teams)
+
+    async def _rotate(self, user: str, teams: Collection[str] | None) -> Credentials:
         if teams is None:
             held = _held(await self._read(user), "GPUCLOUD_S3_TEAM_BUCKETS")
             teams = json.loads(held) if held else {}
@@ -164,29 +202,29 @@ class S3Keys:
         return secret
 
     async def _write(self, user: str, keys: Credentials) -> None:
-        wanted = _secret(user, keys)
         for attempt in range(_TRIES):
-            present = await self._read(user)
             try:
-                if present is None:
-                    await self._api.create_namespaced_secret(
-                        self._namespace, wanted, _request_timeout=self._timeout
-                    )
-                elif present.data != wanted.data:
-                    # with its version: a change in between is answered with 409, not lost
-                    wanted.metadata.resource_version = present.metadata.resource_version
-                    await self._api.replace_namespaced_secret(
-                        wanted.metadata.name,
-                        self._namespace,
-                        wanted,
-                        _request_timeout=self._timeout,
-                    )
+                await self._put(user, keys, over=await self._read(user))
                 return
             except ApiException as error:
                 if error.status not in (404, 409) or attempt == _TRIES - 1:
                     raise
-                wanted.metadata.resource_version = None
                 await asyncio.sleep(0.05 * 2**attempt)
+
+    async def _put(self, user: str, keys: Credentials, over: V1Secret | None) -> None:
+        """The Secret in the place of ``over``. Raises ApiException (404, 409) where that is not
+        what is there any more."""
+        wanted = _secret(user, keys)
+        if over is None:
+            await self._api.create_namespaced_secret(
+                self._namespace, wanted, _request_timeout=self._timeout
+            )
+        elif over.data != wanted.data:
+            # with its version: a change in between is answered with 409, not lost
+            wanted.metadata.resource_version = over.metadata.resource_version
+            await self._api.replace_namespaced_secret(
+                wanted.metadata.name, self._namespace, wanted, _request_timeout=self._timeout
+            )
 
 
 def _held(secret: V1Secret | None, name: str) -> str:
