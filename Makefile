@@ -35,7 +35,8 @@ bench: $(VENV)/.test node_modules/.ready ## measure; one of them: make bench NAM
 
 constraints: ## renew constraints.txt from what is newest now
 	@rm -rf $(VENV)-new && $(PYTHON) -m venv $(VENV)-new
-	$(VENV)-new/bin/python -m pip --quiet install '.[hub,lab,local,test]'
+	$(VENV)-new/bin/python -m pip --quiet install '.[hub,lab,local,tensorflow,test]'
+	$(VENV)-new/bin/python -m pip --quiet install --no-deps tf_keras
 	$(VENV)-new/bin/python tools/make_constraints.py
 	@rm -rf $(VENV)-new
 
@@ -44,14 +45,19 @@ clean: ## remove what the other commands made, but not .gpucloud/ (your data)
 
 # A stamp file each: pip is not even asked when nothing has changed. `run` needs no test tools, so
 # a first `make run` is quicker.
-$(VENV)/.run: setup.cfg pyproject.toml constraints.txt
+# An editable install leaves out the files of etc/: what turns on the lab extension and `%gpucloud`.
+ETC := $(shell find etc -type f)
+$(VENV)/.run: setup.cfg pyproject.toml constraints.txt $(ETC)
 	@echo "Setting up the Python environment (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local]'
+	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local,tensorflow]'
+	@# alone, because it asks for `tensorflow`, and the build without CUDA has another name
+	@$(PIP) install --constraint constraints.txt --no-deps tf_keras
+	@cp -R etc $(VENV)/
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local,test]'
+	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local,tensorflow,test]'
 	@touch $@
 
 # `node` of the machine, or of a wheel where it has none.
