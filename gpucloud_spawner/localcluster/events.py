@@ -59,7 +59,8 @@ class EventRecorder:
         if self._task is not None:
             # Give the last events (a Killing at shutdown) a short chance.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._queue.join(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await self._queue.join()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 

@@ -72,6 +72,8 @@ class Meter:
         lease = Lease(engine, holder, self.settings.lease_seconds)
         self.writer = Writer(engine, lease, self.settings.gpus)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpucloud-ledger")
+        # for what only reads, and takes long
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="gpucloud-ledger-totals")
         self._main: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stored = asyncio.Event()
@@ -92,7 +94,9 @@ class Meter:
         if self._main is not None:
             await cancel_and_wait(self._main)
             self._main = None
-        self._thread.shutdown(wait=True)
+        for threads in (self._thread, self._reader):
+            # whoever stops us closes the database next: nothing of ours may still use it
+            await asyncio.to_thread(threads.shutdown)
 
     async def in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a blocking function in the writer thread."""
@@ -191,7 +195,8 @@ class Meter:
         renew_after = self.settings.lease_seconds / 3
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), renew_after)
+                async with asyncio.timeout(renew_after):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self._store(streams)
@@ -257,7 +262,8 @@ class Meter:
         nodes, claims, pods = self._streams
         differences = await self._audit_pods(nodes, pods)
         await self._audit_claims(claims)
-        totals = await asyncio.to_thread(month_totals, self._engine)
+        loop = asyncio.get_running_loop()
+        totals = await loop.run_in_executor(self._reader, month_totals, self._engine)
         for (team, product), (gpu_seconds, cost) in totals.items():
             self.metrics.gpu_seconds.labels(team, product).set(gpu_seconds)
             self.metrics.cost.labels(team, product).set(float(cost))
@@ -294,7 +300,8 @@ class Meter:
             if not differences or left <= 0:
                 return differences
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stored.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._stored.wait()
 
     async def _audit_claims(self, claims: ClaimStream) -> None:
         open_before = await self.in_thread(self.writer.open_claims)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from kubespawner.reflector import ResourceReflector
@@ -81,10 +82,9 @@ class SteadyReflector(ResourceReflector):
 
     async def wait_for_change(self, timeout: float) -> None:
         """Return at the next change of any object, or after ``timeout`` seconds."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait until ``condition()`` holds, looking after every change; False at ``timeout`` s."""

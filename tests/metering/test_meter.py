@@ -14,6 +14,7 @@ from kubernetes_asyncio import client, config
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, delete, select, text, update
 
+from gpucloud_spawner.kube.watch import cancel_and_wait
 from gpucloud_spawner.localcluster.apiserver import APIServer
 from gpucloud_spawner.metering import db
 from gpucloud_spawner.metering.idle import capacity
@@ -298,3 +299,21 @@ async def test_stopping_stores_what_has_arrived(
     assert {pod["metadata"]["name"] for pod in pods} == set(lines(engine))
     tasks = [task for task in asyncio.all_tasks() if "metering" in repr(task.get_coro())]
     assert tasks == []
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+async def test_it_stops_also_in_the_moment_in_which_something_arrives(
+    server: APIServer, engine: Engine
+) -> None:
+    async with meter(server, engine) as running:
+        await until(lambda: follows(engine))
+        for ticks in range(4):  # the cancellation meets every step of the waking-up
+            await running.start()
+            await until(lambda: running.leads)
+            running._wake.set()
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                assert running._main is not None
+                await cancel_and_wait(running._main)
+                running._main = None

@@ -55,7 +55,8 @@ class Controllers:
             ):
                 await enter(controller.queue)
             await enter(informers)
-            await asyncio.wait_for(informers.synced(), 60)
+            async with asyncio.timeout(60):
+                await informers.synced()
             self._stack = self._stack.pop_all()
         return self
 

@@ -142,7 +142,8 @@ class PodWorker:
             self.settled.set()
             if not self.finished:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), delay)
+                    async with asyncio.timeout(delay):
+                        await self._wake.wait()
 
     def _after_failure(self) -> float:
         self._failures += 1

@@ -109,7 +109,8 @@ async def check(
 async def _tcp(spec: Obj, target: Target, timeout: float) -> tuple[bool, str]:
     host, port = spec.get("host") or target.host, target.port(spec["port"])
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout)
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError) as error:
         return False, f"dial tcp {host}:{port}: {_cause(error)}"
     writer.close()
