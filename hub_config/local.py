@@ -24,6 +24,9 @@ hub_ip = os.environ.get("GPUCLOUD_HUB_CONNECT_IP") or "127.0.0.1"
 c.JupyterHub.hub_ip = hub_ip
 c.JupyterHub.hub_connect_ip = hub_ip
 c.JupyterHub.hub_port = port + 1
+if hub_ip != "127.0.0.1":
+    # pods elsewhere cannot reach the proxy, which is for this machine's browser only
+    c.GPUCloudSpawner.service_url = f"http://{hub_ip}:{port + 3}/services/gpucloud/"
 c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{port + 2}"
 c.ConfigurableHTTPProxy.command = [str(root / "node_modules/.bin/configurable-http-proxy")]
 c.ConfigurableHTTPProxy.pid_file = str(data / "proxy.pid")

@@ -5,10 +5,13 @@ What the service does is in `portal`, which this room does not know.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from sqlalchemy.orm import object_session
@@ -65,8 +68,10 @@ def _managed() -> dict[str, Any]:
     port = os.environ.get("GPUCLOUD_SERVICE_PORT")
     if not port:
         port = str(int(os.environ.get("GPUCLOUD_PORT") or DEFAULT_PORT) + 3)
+    # on this machine only, unless pods elsewhere must reach it (see local.py)
+    host = os.environ.get("GPUCLOUD_HUB_CONNECT_IP") or "127.0.0.1"
     return {
-        "url": f"http://127.0.0.1:{port}",
+        "url": f"http://{host}:{port}",
         "command": command,
         # no secrets here: the hub keeps it in its database
         "environment": {"GPUCLOUD_HUB_PID": str(os.getpid())},
@@ -86,3 +91,49 @@ def server_token_scopes(spawner: Any) -> list[str]:
     # Spawner.db is deprecated; this is the session that the hub itself works in
     role = orm.Role.find(object_session(spawner.orm_spawner), "server")
     return [*role.scopes, ACCESS_SCOPE]
+
+
+def url_for_pods(spawner: Any, environment: Mapping[str, str] = os.environ) -> str:
+    """Where pods reach the service: through the proxy, as everybody does. "" where nobody knows.
+
+    On zero-to-jupyterhub, Kubernetes tells the hub's pod the addresses of the proxy's Services;
+    elsewhere it is the public address, and for an address that only this machine knows, that at
+    which pods reach the hub.
+    """
+    # proxy-http: the proxy without TLS, where autohttps stands before it
+    for name, port in (
+        ("PROXY_HTTP_SERVICE", "PORT"),
+        ("PROXY_PUBLIC_SERVICE", "PORT_HTTP"),
+        ("PROXY_PUBLIC_SERVICE", "PORT"),
+    ):
+        if environment.get(f"{name}_HOST") and environment.get(f"{name}_{port}"):
+            address = f"http://{environment[f'{name}_HOST']}:{environment[f'{name}_{port}']}"
+            break
+    else:
+        address = _public_address(spawner)
+    if not address:
+        return ""
+    base = spawner.hub.base_url.removesuffix("hub/")
+    return f"{address}{base}services/{SERVICE}/"
+
+
+def _public_address(spawner: Any) -> str:
+    app = sys.modules.get("jupyterhub.app")
+    if app is None or not app.JupyterHub.initialized():
+        return ""
+    bound = urlsplit(app.JupyterHub.instance().bind_url)
+    host = bound.hostname or ""
+    if _is_for_this_machine_only(host):
+        host = urlsplit(spawner.hub_connect_url or spawner.hub.url).hostname or host
+    host = f"[{host}]" if ":" in host else host
+    return f"{bound.scheme}://{host}" + (f":{bound.port}" if bound.port else "")
+
+
+def _is_for_this_machine_only(host: str) -> bool:
+    if host in ("", "localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified

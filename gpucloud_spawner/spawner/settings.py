@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from traitlets import Any as Any_
-from traitlets import Bool, CaselessStrEnum, Integer, List, TraitError, default, validate
+from traitlets import (
+    Bool,
+    CaselessStrEnum,
+    Integer,
+    List,
+    TraitError,
+    Unicode,
+    default,
+    validate,
+)
 
 from ..model.profiles import parse_profiles
 from ..storage.s3 import S3Provider
+from .service import url_for_pods
 from .steady import SteadyKubeSpawner
 
 
@@ -82,6 +92,17 @@ class SpawnerSettings(SteadyKubeSpawner):
         """,
     ).tag(config=True)
 
+    service_url = Unicode(
+        help="""
+        The address at which pods reach the service `gpucloud`: GPUCLOUD_API_URL in every server.
+
+        Empty: no such variable, so `%gpucloud usage` says that there is no service. By default the
+        proxy's address: that of its Service on zero-to-jupyterhub, else the hub's `bind_url`. Set
+        it where pods reach the proxy by another name only, such as HTTPS with a certificate.
+        Example: "https://hub.example.com/services/gpucloud/".
+        """,
+    ).tag(config=True)
+
     s3_provider: Any = Any_(
         None,
         help="""
@@ -151,6 +172,10 @@ class SpawnerSettings(SteadyKubeSpawner):
         # the hub's own limit must not strike first: it counts as a failure of the hub.
         # Half a minute for the API calls before the pod exists.
         return (self.queue_timeout or 7 * 86400) + self.launch_timeout + 30
+
+    @default("service_url")
+    def _service_behind_the_proxy(self) -> str:
+        return url_for_pods(self)
 
     @default("ip")
     def _bind_to_the_pods_own_address(self) -> str:

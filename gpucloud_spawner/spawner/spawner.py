@@ -201,6 +201,9 @@ class GPUCloudSpawner(SpawnerSettings):
         if self.choice:
             env["GPUCLOUD_PROFILE"] = self.choice.profile.slug
             env["GPUCLOUD_TEAM"] = self.choice.team
+            env["GPUCLOUD_GPUS"] = str(self.choice.gpus)
+        if self.service_url:
+            env["GPUCLOUD_API_URL"] = self.service_url
         return env
 
     def get_state(self) -> dict[str, Any]:
