@@ -220,8 +220,11 @@ def end_of(facts: PodFacts, losses: Sequence[Loss] = ()) -> End | None:
         end = End(facts.deleted_at, "deletion")
     else:
         end = End(facts.last_seen or facts.start_at, "heartbeat")
-    for lost, back in sorted(losses):
-        if facts.start_at <= lost < end.at and (back is None or back >= end.at):
-            end = End(lost, "node-loss")
-            break
+    unheard = [
+        lost
+        for lost, back in losses
+        if facts.start_at <= lost < end.at and (back is None or back >= end.at)
+    ]
+    if unheard:
+        end = End(min(unheard), "node-loss")
     return End(max(end.at, facts.start_at), end.source)

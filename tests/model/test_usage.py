@@ -6,7 +6,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpucloud_spawner.model.usage import (
@@ -59,6 +59,7 @@ def test_merging_is_a_semilattice(a: PodFacts, b: PodFacts, c: PodFacts) -> None
 
 
 @given(facts(), losses)
+@example(PodFacts(uid="u", start_at=0, gone=True), [(0, None), (0, 0)])  # lost twice in one second
 def test_an_end_is_never_before_the_start(f: PodFacts, lost: list[tuple[int, int | None]]) -> None:
     end = end_of(f, lost)
     if f.start_at is None:
