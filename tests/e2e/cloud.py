@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ import psutil
 import websocket
 import yaml
 
+from ..ports import free_ports
+
 SITE = Path(__file__).parent / "site" / "jupyterhub_config.py"
 PATIENCE = 90.0
 
@@ -34,21 +35,6 @@ def wait_for(
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
         time.sleep(every)
     return value
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring free ports on loopback."""
-    while True:
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        try:
-            for port in range(first, first + count):
-                with closing(socket.socket()) as other:
-                    other.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
 
 
 class Cloud:
@@ -208,7 +194,7 @@ class User:
     def start(self, server: str = "", **options: Any) -> None:
         """Start a server and wait until it is ready."""
         answer = self.request_start(server, **options)
-        assert answer.status_code in (201, 202), answer.text
+        assert answer.status_code in (201, 202), f"{answer.text}\n{self.cloud.logs()}"
         wait_for(lambda: self.is_ready(server), f"{self.name}'s server {server!r} is ready")
 
     def model(self, server: str = "") -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .cloud import Cloud, User, free_ports, wait_for
+from ..ports import free_ports
+from .cloud import Cloud, User, wait_for
 
 BOTO3 = """
 import boto3, os
@@ -166,7 +167,7 @@ def _reads(user: User) -> bool:
 @pytest.fixture
 def without_s3(tmp_path: Path) -> Iterator[Cloud]:
     """A gpucloud whose S3 endpoint does not answer."""
-    endpoint = f"http://127.0.0.1:{free_ports(1)}"
+    endpoint = f"http://127.0.0.1:{free_ports()}"
     key = {"GPUCLOUD_RGW_ACCESS_KEY": "a", "GPUCLOUD_RGW_SECRET_KEY": "b"}
     cloud = Cloud(tmp_path / "gpucloud", GPUCLOUD_S3=endpoint, **key)
     try:

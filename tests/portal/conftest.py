@@ -20,7 +20,8 @@ from sqlalchemy import Engine, insert
 from gpucloud_spawner.metering import db
 from gpucloud_spawner.metering.tables import INTERVAL
 from gpucloud_spawner.model.usage import epoch, month_of
-from tests.e2e.cloud import Cloud, User, free_ports, wait_for
+from tests.e2e.cloud import Cloud, User, wait_for
+from tests.ports import free_ports
 
 SITE = Path(__file__).parent / "site.py"
 HERE = Path(__file__).parent
@@ -128,9 +129,7 @@ def interval(**values: Any) -> dict[str, Any]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     token = secrets.token_hex(16)
     cloud = Cloud(tmp_path_factory.mktemp("gpucloud"), config=SITE, TEST_TOKEN=token)
-    port = cloud.port
-    while cloud.port <= port < cloud.port + 10:  # those are the cloud's own
-        port = free_ports(1)
+    port = free_ports()
     cloud.environment |= {
         "GPUCLOUD_SERVICE_URL": f"http://127.0.0.1:{port}",
         "GPUCLOUD_SERVICE_TOKEN": token,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,15 +21,9 @@ from botocore.exceptions import ClientError
 from gpucloud_spawner.storage.s3 import Credentials
 from gpucloud_spawner.storage.s3_local import LocalS3
 
+from ..ports import free_ports
+
 READY_SECONDS = 90.0
-
-
-def free_ports(count: int = 1) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 class Server:
@@ -38,9 +31,9 @@ class Server:
 
     def __init__(self, data: Path, *options: str) -> None:
         self.data = data
-        self.port, mon_port = free_ports(2)
+        self.port = free_ports(2)
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self.options = (*options, "--mon-port", str(mon_port))
+        self.options = (*options, "--mon-port", str(self.port + 1))
         self.process: subprocess.Popen[bytes] | None = None
         self.log = data.with_name(f"{data.name}.log")
 

@@ -13,7 +13,8 @@ import pytest
 from gpucloud_spawner.storage.s3 import S3Error, Usage
 from gpucloud_spawner.storage.s3_ceph import CephRGW
 
-from .servers import Server, client, fetch, free_ports, get, is_dead, names, put, refused, running
+from ..ports import free_ports
+from .servers import Server, client, fetch, get, is_dead, names, put, refused, running
 
 pytestmark = pytest.mark.ceph
 
@@ -175,7 +176,7 @@ async def test_the_admins_key_may_come_from_the_environment(
 
 
 async def test_an_endpoint_that_is_down_is_said(ceph_server: Server) -> None:
-    [port] = free_ports()
+    port = free_ports()
     away = CephRGW(f"http://127.0.0.1:{port}", admin_file=ceph_server.data / "admin.json")
     with pytest.raises(S3Error, match="does not answer") as error:
         await away.ensure_user("ada", [])

