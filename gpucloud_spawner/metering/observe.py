@@ -15,7 +15,6 @@ from ..model.usage import PodFacts, epoch
 
 KubeObject = Mapping[str, Any]
 
-JOB = labels.PREFIX + "job"
 # Set by Kubernetes on the pods of a Job.
 _BATCH_JOB = "batch.kubernetes.io/job-name"
 PRODUCT = "nvidia.com/gpu.product"
@@ -66,7 +65,7 @@ def read_pod(pod: KubeObject, gpus: GPUResources, *, gone: bool = False) -> PodF
         last_seen=_signs_of_life(status, start_at),
         **ownership(meta),
         component=_mark(meta, labels.COMPONENT),
-        job=_mark(meta, JOB) or (meta.get("labels") or {}).get(_BATCH_JOB, "")[:_LONGEST],
+        job=_mark(meta, labels.JOB) or (meta.get("labels") or {}).get(_BATCH_JOB, "")[:_LONGEST],
     )
 
 

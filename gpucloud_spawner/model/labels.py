@@ -10,5 +10,9 @@ APP = PREFIX + "app"
 PROFILE = PREFIX + "profile"
 PRICE = PREFIX + "price-per-gpu-hour"
 HUB = PREFIX + "hub"  # which of several hubs in a namespace made it
+JOB = PREFIX + "job"  # the id of a distributed job
+ROLE = PREFIX + "role"  # of a job's replica
 
+# values of COMPONENT
 NOTEBOOK = "notebook"
+JOB_REPLICA = "job"

@@ -41,3 +41,16 @@ def parse_quantity(quantity: str | int | float) -> Decimal:
     if re.fullmatch(r"[eE][+-]?\d+", suffix):
         return Decimal(number + suffix)
     raise ValueError(f"{quantity!r} has no known unit: use one of Ki, Mi, Gi, Ti, k, M, G, T, m")
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size as profiles write it: "8G" (K, M, G, T: powers of 1024, as JupyterHub's own
+    settings), or of a Kubernetes quantity "8Gi".
+
+    Raises ValueError where the text is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)i?", text, re.ASCII)
+    if not found:
+        raise ValueError(f"{text!r} is not a size such as '8G' or '512M'")
+    number, suffix = found.groups()
+    return int(Decimal(number) * 1024 ** " KMGT".index(suffix or " "))

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-Pod = Mapping[str, Any]
+from ..model.pods import (
+    PULL_WAITS,
+    Pod,
+    Trouble,
+    container_status,
+    is_scheduled,
+    start_trouble,
+    unschedulable_reason,
+)
+
 Event = Mapping[str, Any]
 
 NOTEBOOK_CONTAINER = "notebook"  # KubeSpawner's name for it
-
-# Waiting reasons that do not heal by waiting.
-# https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
-_HOPELESS_WAITS = {"InvalidImageName", "ErrImageNeverPull", "CrashLoopBackOff", "RunContainerError"}
-_PULL_WAITS = {"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"}
 
 
 @dataclass(frozen=True)
@@ -37,22 +41,7 @@ class Step:
 
 def notebook_status(pod: Pod) -> Mapping[str, Any]:
     """The status of the notebook container; empty before the kubelet has written one."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        if status["name"] == NOTEBOOK_CONTAINER:
-            return status
-    return {}
-
-
-def is_scheduled(pod: Pod) -> bool:
-    return bool(pod["spec"].get("nodeName"))
-
-
-def unschedulable_reason(pod: Pod) -> str:
-    """kube-scheduler's own words why the pod has no node yet; empty where it has not tried."""
-    for condition in (pod.get("status") or {}).get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message", ""))
-    return ""
+    return container_status(pod, NOTEBOOK_CONTAINER)
 
 
 def describe(pod: Pod | None, events: Iterable[Event], waiting_words: str) -> Step:
@@ -77,7 +66,7 @@ def describe(pod: Pod | None, events: Iterable[Event], waiting_words: str) -> St
 
 def _describe_scheduled(pod: Pod, events: list[Event]) -> Step:
     waiting = (notebook_status(pod).get("state") or {}).get("waiting") or {}
-    if waiting.get("reason") in _PULL_WAITS:
+    if waiting.get("reason") in PULL_WAITS:
         return Step(40, "Pulling the image failed; trying again", waiting.get("message", ""))
     for event in reversed(events):
         reason, text = event.get("reason"), str(event.get("message") or "")
@@ -95,31 +84,18 @@ def _describe_scheduled(pod: Pod, events: list[Event]) -> Step:
     return Step(25, f"Attaching your volume on {pod['spec']['nodeName']}")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a start cannot succeed any more."""
-
-    message: str
-    patient: bool = False  # True: only when it lasts (a registry may come back)
-
-
-def failure_of(pod: Pod) -> Failure | None:
+def failure_of(pod: Pod) -> Trouble | None:
     """Why ``pod`` will not come up, or None while there is hope."""
     status = pod.get("status") or {}
     container = notebook_status(pod)
     ended = (container.get("state") or {}).get("terminated") or {}
     if status.get("phase") in ("Failed", "Succeeded"):
-        return Failure(_why_ended(status, ended))
+        return Trouble(_why_ended(status, ended))
     waiting = (container.get("state") or {}).get("waiting") or {}
-    reason, text = waiting.get("reason"), waiting.get("message", "")
-    if reason == "CrashLoopBackOff":
+    if waiting.get("reason") == "CrashLoopBackOff":
         last = (container.get("lastState") or {}).get("terminated") or {}
-        return Failure(_why_ended(status, last))
-    if reason in _HOPELESS_WAITS:
-        return Failure(f"The container cannot start ({reason}): {text}")
-    if reason in _PULL_WAITS or reason == "CreateContainerConfigError":
-        return Failure(f"The container cannot start ({reason}): {text}", patient=True)
-    return None
+        return Trouble(_why_ended(status, last))
+    return start_trouble(container)
 
 
 def _why_ended(status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
