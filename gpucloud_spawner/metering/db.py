@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from .tables import PREFIX, VERSION_TABLE
 
@@ -32,7 +32,17 @@ class SchemaError(Exception):
 
 
 def make_engine(url: str, **options: Any) -> Engine:
-    """An engine for the hub's ``db_url``; ``options`` go to SQLAlchemy's create_engine."""
+    """An engine for the hub's ``db_url``; ``options`` go to SQLAlchemy's create_engine.
+
+    Raises SchemaError where the URL is none, or its driver is not installed.
+    """
+    try:
+        return _engine(url, options)
+    except (ArgumentError, ImportError) as error:  # neither quotes the URL, which holds a password
+        raise SchemaError(f"The database's URL (db_url) cannot be used: {error}") from error
+
+
+def _engine(url: str, options: dict[str, Any]) -> Engine:
     if url.startswith("sqlite"):
         return _sqlite(url, options)
     options.setdefault("pool_pre_ping", True)  # a restarted database costs one reconnect

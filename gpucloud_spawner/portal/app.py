@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ from .contract import MAX_BODY_BYTES
 from .errors import PortalError
 from .handler import NotFound
 from .routes import NOT_FOUND, ROUTES, mount
-from .settings import HubAccess, Settings
+from .settings import HubAccess, Settings, SettingsError
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -43,7 +44,8 @@ Objects = list[dict[str, Any]]
 
 TEMPLATES = Path(__file__).parent / "templates"
 RETRY_SECONDS = 3.0
-BIND_PATIENCE_SECONDS = 15.0  # a service that the hub has just lost may still hold the port
+BIND_RETRY_SECONDS = 0.2
+OPENING_SECONDS = 10.0  # for the database, before we serve without it: the hub waits 30 s for us
 QUERY_THREADS = 4
 
 
@@ -64,22 +66,26 @@ class Portal:
         self.is_ready = False
         self._threads = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="gpucloud-query")
         self._server: HTTPServer | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         self._client: ApiClient | None = None
         self._inventory: InventoryReader | None = None
         self._meter: Meter | None = None
         self._s3_keys: S3Keys | None = None
 
     async def start(self) -> None:
-        """Open the ledger, serve, and meter. Raises SchemaError where the ledger is of a newer
-        version, OSError where the port stays taken."""
-        try:
-            if await self._in_thread(db.hub_is_ready, self.engine):
-                await self._in_thread(self._open_ledger)
-        except DBAPIError as error:
-            log.error("The database does not answer yet: %s", _first_line(error))
+        """Open the ledger, serve, and meter.
+
+        A hub whose service ends at the first start ends with it: so only mistakes that no waiting
+        mends are raised, SchemaError (the ledger is of a newer version) and SettingsError (there
+        is no such address).
+        """
+        opening = asyncio.create_task(self._open_first())
+        self._tasks.append(opening)
+        await asyncio.wait([opening], timeout=OPENING_SECONDS)
+        if opening.done() and (mistake := opening.result()):
+            raise mistake
         await self._listen()
-        self._tasks = [asyncio.create_task(self._keep_trying())]
+        self._tasks.append(asyncio.create_task(self._keep_trying(opening)))
 
     async def stop(self) -> None:
         """Stop serving, store what has arrived, and let go of everything."""
@@ -138,6 +144,19 @@ class Portal:
 
     # -- coming up
 
+    async def _open_first(self) -> db.SchemaError | None:
+        """Open the ledger where it can be had at once; returns what no waiting mends."""
+        try:
+            if await self._in_thread(db.hub_is_ready, self.engine):
+                await self._in_thread(self._open_ledger)
+        except db.SchemaError as error:
+            return error
+        except DBAPIError as error:
+            log.error("The database does not answer yet: %s", _first_line(error))
+        except Exception:
+            log.exception("The ledger cannot be opened yet")  # tried again for as long as we run
+        return None
+
     def _open_ledger(self) -> None:
         revision = db.upgrade(self.engine)
         prices = sync_site_prices(
@@ -157,20 +176,12 @@ class Portal:
         address, port = self.settings.listen
         # no xheaders: the client's address is nothing that we decide by
         self._server = HTTPServer(application, max_body_size=MAX_BODY_BYTES)
-        deadline = asyncio.get_running_loop().time() + BIND_PATIENCE_SECONDS
-        while True:
-            try:
-                self._server.listen(port, address)
-                break
-            except OSError as error:
-                late = asyncio.get_running_loop().time() > deadline
-                if error.errno != errno.EADDRINUSE or late:
-                    raise
-                await asyncio.sleep(0.2)
+        self._server.add_socket(await _bound(address, port))
         log.info("Serving %s on %s:%d", self.hub.prefix, address, port)
 
-    async def _keep_trying(self) -> None:
+    async def _keep_trying(self, opening: asyncio.Task[Any]) -> None:
         """Ledger, cluster, meter: each as soon as it can be had."""
+        await asyncio.wait([opening])
         said = ""
         while self._meter is None:
             try:
@@ -184,6 +195,9 @@ class Portal:
             except (DBAPIError, db.SchemaError, NoCluster) as error:
                 if said != (said := _first_line(error)):
                     log.warning("Not metering yet: %s", said)
+            except Exception:
+                # the border of the loop: it must go on, or nothing would be metered until a restart
+                log.exception("Not metering yet")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _start_meter(self, client: ApiClient) -> None:
@@ -194,6 +208,28 @@ class Portal:
         )
         self._meter = Meter(self.engine, CoreV1Api(client), settings, self.metrics)
         await self._meter.start()
+
+
+async def _bound(address: str, port: int) -> socket.socket:
+    """A socket that listens. A taken port is waited for; raises SettingsError on no address."""
+    said = False
+    while True:
+        try:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            # not HTTPServer.listen, which leaves a socket unclosed for every failure
+            listening = socket.create_server((address, port), family=family)
+        except OSError as error:
+            # taken, perhaps by the service of a hub that was just killed: it passes
+            if error.errno != errno.EADDRINUSE:
+                where = f"{address}:{port}"
+                raise SettingsError(f"{where} is no address to serve on: {error}") from error
+        else:
+            listening.setblocking(False)
+            return listening
+        if not said:
+            log.warning("Port %d of %s is taken: waiting until it is free", port, address)
+            said = True
+        await asyncio.sleep(BIND_RETRY_SECONDS)
 
 
 def _first_line(error: BaseException) -> str:
