@@ -53,6 +53,7 @@ class Interval(Base):
         Index(PREFIX + "interval_owner", "owner", "start_at"),
         Index(PREFIX + "interval_team", "team", "start_at"),
         Index(PREFIX + "interval_node", "node", "end_at"),
+        Index(PREFIX + "interval_job", "job"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
@@ -225,6 +226,52 @@ class Lease(Base):
     expires_at: Mapped[int]
 
 
+class Job(Base):
+    """A distributed job: what was asked for, and how it stands (`model.job_record`)."""
+
+    __tablename__ = PREFIX + "jobs"
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        Index(PREFIX + "jobs_owner", "owner", "id"),
+        Index(PREFIX + "jobs_team", "team", "id"),
+        Index(PREFIX + "jobs_state", "state", "id"),
+        Index(PREFIX + "jobs_closed", "closed_at", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
+    job: Mapped[str] = mapped_column(String(63), unique=True)
+    owner: Mapped[str]
+    team: Mapped[str]
+    idempotency_key: Mapped[str]
+    fingerprint: Mapped[str] = mapped_column(String(64))  # of the request with that key
+    spec: Mapped[str] = mapped_column(Text)  # JSON of `model.jobs.JobSpec`
+    namespace: Mapped[str]
+    bucket: Mapped[str]
+    secret: Mapped[str]
+    port: Mapped[int]
+    ports: Mapped[int]
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    stop_requested: Mapped[bool]
+    created_at: Mapped[int]
+    launched_at: Mapped[int | None]
+    started_at: Mapped[int | None]
+    ended_at: Mapped[int | None]
+    closed_at: Mapped[int | None]
+    replicas: Mapped[str] = mapped_column(Text)  # JSON
+    failure: Mapped[str] = mapped_column(Text)  # JSON, "" where there is none
+    version: Mapped[int]  # grows with every change
+
+
+class Identity(Base):
+    """The name of this database among all whose objects may be in a namespace: one row."""
+
+    __tablename__ = PREFIX + "identity"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(32))
+
+
 def table_of(cls: type[Base]) -> Table:
     """The table of a class, for statements that work on many rows at once."""
     return cast(Table, cls.__table__)
@@ -239,3 +286,5 @@ ADJUSTMENT = table_of(Adjustment)
 STOP_RECORD = table_of(StopRecord)
 POSITION = table_of(Position)
 LEASE = table_of(Lease)
+JOB = table_of(Job)
+IDENTITY = table_of(Identity)
