@@ -344,23 +344,40 @@ class GPUCloudSpawner(SpawnerSettings):
         await self._start_watching_pods()
         if self.events_enabled:
             await self._start_watching_events()
-        told: set[str] = {""}
+        told: set[str] = set()
         last: words.Step | None = None
-        while self._start_future is None or not self._start_future.done():
-            pod = self.current_pod
-            waiting = ""
-            if pod is not None and not words.is_scheduled(pod):
-                fit = await self._judge_fit(pod["metadata"]["uid"])
-                waiting = fit.message if fit and fit.kind != "fits" else ""
+        while True:
+            over = self._start_future is not None and self._start_future.done()
             # known only some time after the start has begun
-            for notice in {self._budget_notice, self._s3_notice} - told:
-                told.add(notice)
-                yield words.Step(last.percent if last else 1, notice).as_event()
-            step = words.describe(pod, self.events, waiting)
+            for notice in self._notices:
+                if notice not in told:
+                    told.add(notice)
+                    yield words.Step(last.percent if last else 1, notice).as_event()
+            if over:
+                return
+            step = await self._present_step()
             if step != last:
                 last = step
                 yield step.as_event()
             await self.pod_reflector.wait_for_change(timeout=1.0)
+
+    async def _present_step(self) -> words.Step:
+        pod = self.current_pod
+        waiting = ""
+        if pod is not None and not words.is_scheduled(pod):
+            fit = await self._judge_fit(pod["metadata"]["uid"])
+            waiting = fit.message if fit and fit.kind != "fits" else ""
+        return words.describe(pod, self.events, waiting)
+
+    @property
+    def _notices(self) -> list[str]:
+        """What the owner should know of this start, beside how it goes."""
+        return [notice for notice in (self._budget_notice, self._s3_notice) if notice]
+
+    @default("progress_ready_hook")
+    def _ready_with_notices(self) -> Any:
+        # a quick start may be over before anybody has asked how it goes
+        return lambda spawner, event: words.with_notices(event, spawner._notices)
 
 
 def _in_background(work: Coroutine[Any, Any, None]) -> None:

@@ -39,6 +39,17 @@ class Step:
         return event
 
 
+def with_notices(event: Mapping[str, Any], notices: Iterable[str]) -> dict[str, Any]:
+    """JupyterHub's progress event that says ``notices`` first."""
+    said = list(notices)
+    marked = [escape(notice) for notice in said]
+    return {
+        **event,
+        "message": "\n".join([*said, str(event["message"])]),
+        "html_message": "<br>".join([*marked, str(event["html_message"])]),
+    }
+
+
 def notebook_status(pod: Pod) -> Mapping[str, Any]:
     """The status of the notebook container; empty before the kubelet has written one."""
     return container_status(pod, NOTEBOOK_CONTAINER)

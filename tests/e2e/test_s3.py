@@ -176,7 +176,6 @@ def without_s3(tmp_path: Path) -> Iterator[Cloud]:
         cloud.stop()
 
 
-@pytest.mark.xfail(reason="a quick start may be over before its notice is read", strict=False)
 def test_a_start_without_s3_has_its_home_and_says_why(without_s3: Cloud) -> None:
     ada = without_s3.user("ada")
     assert ada.request_start(profile="cpu").status_code in (201, 202)

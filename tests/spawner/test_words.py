@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from gpucloud_spawner.spawner.words import describe, failure_of
+from gpucloud_spawner.spawner.words import describe, failure_of, with_notices
 
 
 def pod(
@@ -105,3 +105,12 @@ def test_what_cannot_come_up_is_a_failure_with_its_reason(
 def test_what_is_on_its_way_is_no_failure(reason: str) -> None:
     assert failure_of(waiting(reason)) is None
     assert failure_of(pod()) is None
+
+
+def test_what_the_owner_should_know_is_told_with_the_readiness() -> None:
+    ready = {"progress": 100, "ready": True, "message": "Server ready", "html_message": "<a>x</a>"}
+    assert with_notices(ready, []) == ready
+    told = with_notices(ready, ["80 % of <b>team</b>", "No S3."])
+    assert told["message"] == "80 % of <b>team</b>\nNo S3.\nServer ready"
+    assert told["html_message"] == "80 % of &lt;b&gt;team&lt;/b&gt;<br>No S3.<br><a>x</a>"
+    assert (told["progress"], told["ready"]) == (100, True)
