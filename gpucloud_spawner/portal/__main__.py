@@ -15,6 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
+from ..kube.watch import cancel_and_wait
 from ..metering.db import SchemaError
 from .app import Portal
 from .settings import HubAccess, SettingsError, load_settings, read_config
@@ -81,11 +82,17 @@ async def serve(portal: Portal) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    starting = asyncio.create_task(portal.start())  # may have to wait for its port
+    told = asyncio.create_task(stopping.wait())
     try:
-        await portal.start()
-        await stopping.wait()
+        await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await told
         log.info("Stopping")
     finally:
+        for task in (starting, told):
+            await cancel_and_wait(task)
         await portal.stop()
 
 

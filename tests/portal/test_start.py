@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from jupyterhub import orm
 from traitlets.config import Config
 
 from gpucloud_spawner.metering import db
+from gpucloud_spawner.portal.__main__ import serve
 from gpucloud_spawner.portal.app import Portal
 from gpucloud_spawner.portal.settings import HubAccess, Settings, load_settings
 
@@ -35,9 +38,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 async def test_a_port_that_is_taken_is_waited_for(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with closing(socket.socket()) as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
+    with closing(socket.create_server(("127.0.0.1", 0))) as holder:
         port = holder.getsockname()[1]
         portal = Portal(replace(settings, listen=("127.0.0.1", port)), HUB)
         starting = asyncio.create_task(portal.start())
@@ -53,6 +54,21 @@ async def test_a_port_that_is_taken_is_waited_for(
         assert answer.status_code == 200
     finally:
         await portal.stop()
+
+
+async def test_it_ends_also_while_it_waits_for_its_port(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as holder:
+        address = holder.getsockname()
+        serving = asyncio.create_task(serve(Portal(replace(settings, listen=address), HUB)))
+        async with asyncio.timeout(20):
+            while "is taken" not in caplog.text:
+                await asyncio.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 async def test_a_database_that_makes_trouble_does_not_keep_it_from_serving(
