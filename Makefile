@@ -16,10 +16,7 @@ run: $(VENV)/.run node_modules/.ready ## run a whole gpucloud on this machine (C
 	@exec $(BIN)/gpucloud run
 
 test: $(VENV)/.test node_modules/.ready lint ## lint, then all tests
-	@# what failed beside other tests is tried once more by itself, and told: two cores are few for
-	@# two hubs with browsers. A test that fails alone fails.
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS) \
-	  || $(BIN)/pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test ## the tests that start no hub
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not e2e" $(PYTEST_ARGS)
