@@ -196,15 +196,13 @@ class JobRecords:
     ) -> tuple[list[JobRecord], str]:
         """Some jobs, the newest first, and the cursor of the next page ("" at the end).
 
-        ``user`` or one of ``teams``; both None: everybody's. Raises LedgerError.
+        Those of ``user``, billed to one of ``teams``; None: any. Raises LedgerError.
         """
         check_page_size(size)
         where: list[Any] = []
-        if user is not None and teams is not None:
-            where.append((JOB.c.owner == user) | JOB.c.team.in_(sorted(teams)))
-        elif user is not None:
+        if user is not None:
             where.append(JOB.c.owner == user)
-        elif teams is not None:
+        if teams is not None:
             where.append(JOB.c.team.in_(sorted(teams)))
         for state in states:
             if state not in STATES:

@@ -15,6 +15,7 @@ from .errors import PortalError
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_INTEGER = 2**53  # what every JSON reader can hold
+_CONTAINERS: dict[str, type] = {"array": list, "object": dict}
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Field:
 
     name: str
     text: str
-    kind: str = "string"  # or "integer"
+    kind: str = "string"  # or "integer"; in a body also "array" or "object", checked further on
     many: bool = False  # a parameter that may be given more than once: any of the values
     required: bool = False
     allowed: tuple[str, ...] = ()
@@ -128,6 +129,10 @@ def _checked_json(field: Field, value: Any) -> Any:
     if field.kind == "integer":
         if type(value) is not int or abs(value) > MAX_INTEGER:
             raise _bad(field, "a whole number")
+        return value
+    if field.kind in _CONTAINERS:
+        if not isinstance(value, _CONTAINERS[field.kind]):
+            raise _bad(field, f"an {field.kind} such as {field.example}")
         return value
     if not isinstance(value, str):
         raise _bad(field, f'a string such as "{field.example}"' if field.example else "a string")
