@@ -27,6 +27,8 @@ ROOTS = {
     "ServiceAccount Event Binding",
     "storage.v1": "StorageClass",
     "coordination.v1": "Lease",
+    "batch.v1": "Job",
+    "discovery.v1": "EndpointSlice",
 }
 SPECIAL = {
     "io.k8s.apimachinery.pkg.api.resource.Quantity": "q",

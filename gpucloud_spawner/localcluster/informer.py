@@ -73,6 +73,12 @@ class Informer:
         """Returns once the first list is in the store."""
         await self._synced.wait()
 
+    @property
+    def version(self) -> int:
+        """The resourceVersion up to which the store is complete, 0 while it is not known. Whoever
+        has written an object waits for its version before it trusts the store."""
+        return int(self._version or 0)
+
     async def _run(self) -> None:
         while True:
             try:

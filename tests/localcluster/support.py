@@ -55,6 +55,19 @@ def gpus(count: int, **more: str) -> Obj:
     return {"resources": {"limits": {"nvidia.com/gpu": str(count), **more}}}
 
 
+def job(name: str, script: str, *, template: Obj | None = None, **spec: Any) -> Obj:
+    """A Job whose pods run a shell script; `template` is for the spec of its pods."""
+    pods = {"spec": {**shell("", script)["spec"], **(template or {})}}
+    body = {"backoffLimit": 0, "template": pods, **spec}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": body}
+
+
+def indexed(name: str, script: str, completions: int, **spec: Any) -> Obj:
+    """An Indexed Job all of whose pods run at once."""
+    size = {"completions": completions, "parallelism": completions}
+    return job(name, script, completionMode="Indexed", **{**size, **spec})
+
+
 def state_of(obj: Obj) -> Obj:
     """The status of a pod's only container, or an empty one."""
     return next(iter(obj["status"].get("containerStatuses") or []), {})
@@ -130,6 +143,7 @@ class Cluster:
 
     async def create(self, obj: Obj) -> Obj:
         plurals = {"Pod": "pods", "Secret": "secrets", "ConfigMap": "configmaps", "Node": "nodes"}
+        plurals |= {"Job": "jobs", "Service": "services"}
         plurals["PersistentVolumeClaim"] = "persistentvolumeclaims"
         namespace = None if obj["kind"] == "Node" else NAMESPACE
         return await self.client.create(plurals[obj["kind"]], obj, namespace)

@@ -267,9 +267,11 @@ class API:
             raise method_not_allowed()
         resource = target.resource
         record, gone = self._operations.delete(resource, target.namespace, target.name, options)
-        if gone and not self._operations.strategy(resource).returns_deleted:
-            return json_response(_deleted(resource, record))
-        return json_response(resource.head + record.body[1:])
+        strategy = self._operations.strategy(resource)
+        told = [strategy.delete_warning] if strategy.delete_warning and not options.policy else []
+        if gone and not strategy.returns_deleted:
+            return json_response(_deleted(resource, record), warnings=told)
+        return json_response(resource.head + record.body[1:], warnings=told)
 
     async def _delete_options(self, request: web.Request) -> DeleteOptions:
         body = await requests.read_body(request)

@@ -27,7 +27,8 @@ from .errors import (
 )
 from .resources import Resource, served
 from .store import Object, Record, Store
-from .strategy import Strategy, strategies
+from .strategies import strategies
+from .strategy import Strategy
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels: no words in generated names
 _SYSTEM_FIELDS = ("uid", "creationTimestamp", "generation", "deletionTimestamp")
@@ -259,7 +260,8 @@ class Operations:
         obj = old.load()
         self._check_preconditions(resource, obj, options)
         meta = obj["metadata"]
-        finalizers = self._deletion_finalizers(meta, options)
+        policy = options.policy or self.strategy(resource).default_policy
+        finalizers = self._deletion_finalizers(meta, policy)
         if finalizers:
             meta["finalizers"] = finalizers
         else:
@@ -291,11 +293,11 @@ class Operations:
                 )
                 raise conflict(resource, meta["name"], why)
 
-    def _deletion_finalizers(self, meta: dict[str, Any], options: DeleteOptions) -> list[str]:
+    def _deletion_finalizers(self, meta: dict[str, Any], policy: str) -> list[str]:
         kept = meta.get("finalizers", [])
-        if not options.policy:
+        if not policy:
             return kept
-        wanted = _POLICIES[options.policy]
+        wanted = _POLICIES[policy]
         kept = [f for f in kept if f not in (FOREGROUND, ORPHAN)]
         return [*kept, wanted] if wanted else kept
 

@@ -25,8 +25,11 @@ _SPEC_DEFAULTS: dict[str, Any] = {
     "restartPolicy": "Always",
     "terminationGracePeriodSeconds": 30,
     "dnsPolicy": "ClusterFirst",
-    "serviceAccountName": "default",
     "schedulerName": "default-scheduler",
+}
+# What only a pod gets, not a template of pods.
+_POD_DEFAULTS: dict[str, Any] = {
+    "serviceAccountName": "default",
     "priority": 0,
     "enableServiceLinks": True,
     "preemptionPolicy": "PreemptLowerPriority",
@@ -44,15 +47,26 @@ _TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def set_defaults(spec: dict[str, Any]) -> None:
-    for key, value in _SPEC_DEFAULTS.items():
+    set_template_defaults(spec)
+    for key, value in _POD_DEFAULTS.items():
         spec.setdefault(key, value)
     spec["serviceAccount"] = spec["serviceAccountName"]
+    for container in _containers(spec):
+        _resource_defaults(container["resources"])
+    _default_tolerations(spec)
+
+
+def set_template_defaults(spec: dict[str, Any]) -> None:
+    """What the spec of a pod gets also where it is only a template of pods."""
+    for key, value in _SPEC_DEFAULTS.items():
+        spec.setdefault(key, value)
+    if "serviceAccountName" in spec:
+        spec["serviceAccount"] = spec["serviceAccountName"]
     spec.setdefault("securityContext", {})
     for container in _containers(spec):
         _container_defaults(container)
     for volume in spec.get("volumes", []):
         _volume_defaults(volume)
-    _default_tolerations(spec)
 
 
 def _containers(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -69,14 +83,16 @@ def _container_defaults(container: dict[str, Any]) -> None:
         reference = env.get("valueFrom", {}).get("fieldRef")
         if reference:
             reference.setdefault("apiVersion", "v1")
-    resources = container["resources"]
+    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if name in container:
+            _probe_defaults(container[name])
+
+
+def _resource_defaults(resources: dict[str, Any]) -> None:
     if "limits" in resources:
         requests = resources.setdefault("requests", {})
         for name, value in resources["limits"].items():
             requests.setdefault(name, value)
-    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if name in container:
-            _probe_defaults(container[name])
 
 
 def _pull_policy(image: str) -> str:

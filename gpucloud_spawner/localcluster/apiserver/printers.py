@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from .ages import age_of
+from .ages import age_of, human_duration
 from .pod_summary import pod_ready, pod_restarts, pod_status
 from .store import Object
 
@@ -165,6 +166,54 @@ def _storage(*path: str) -> Callable[[Object], Any]:
     return _at(*path, "storage", default="")
 
 
+def _job_status(job: Object) -> str:
+    """The state of a Job in one word, the final ones first."""
+    conditions = job["status"].get("conditions", [])
+    true = {c["type"] for c in conditions if c["status"] == "True"}
+    if job["metadata"].get("deletionTimestamp") and not true & {"Complete", "Failed"}:
+        return "Terminating"
+    words = ("Complete", "Failed", "Suspended", "FailureTarget", "SuccessCriteriaMet")
+    return next((word for word in words if word in true), "Running")
+
+
+def _job_completions(job: Object) -> str:
+    spec, succeeded = job["spec"], job["status"].get("succeeded", 0)
+    if "completions" in spec:
+        return f"{succeeded}/{spec['completions']}"
+    return (
+        f"{succeeded}/1 of {spec['parallelism']}" if spec["parallelism"] > 1 else f"{succeeded}/1"
+    )
+
+
+def _job_duration(job: Object) -> str:
+    started, ended = job["status"].get("startTime"), job["status"].get("completionTime")
+    if not started:
+        return ""
+    if not ended:
+        return age_of(started)
+    return human_duration(
+        (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
+    )
+
+
+def _template(part: str) -> Callable[[Object], str]:
+    return lambda job: ",".join(c[part] for c in job["spec"]["template"]["spec"]["containers"])
+
+
+def _slice_ports(found: Object) -> str:
+    return _some([str(p["port"]) for p in found.get("ports", []) if "port" in p], "<unset>")
+
+
+def _slice_endpoints(found: Object) -> str:
+    return _some([a for e in found["endpoints"] for a in e["addresses"]], "<unset>")
+
+
+def _some(texts: list[str], none: str) -> str:
+    """The first three, and how many more there are."""
+    more = f" + {len(texts) - 3} more..." if len(texts) > 3 else ""
+    return ",".join(texts[:3]) + more if texts else none
+
+
 _MODE = _at("spec", "volumeMode", default="<unset>")
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "pods": (
@@ -262,6 +311,23 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("ReclaimPolicy", _at("reclaimPolicy", default="Delete")),
         Column("VolumeBindingMode", _at("volumeBindingMode", default="Immediate")),
         Column("AllowVolumeExpansion", lambda c: c.get("allowVolumeExpansion", False)),
+        _AGE,
+    ),
+    "jobs": (
+        _NAME,
+        Column("Status", _job_status),
+        Column("Completions", _job_completions),
+        Column("Duration", _job_duration),
+        _AGE,
+        Column("Containers", _template("name"), 1),
+        Column("Images", _template("image"), 1),
+        Column("Selector", lambda j: _pairs(j["spec"]["selector"]["matchLabels"]), 1),
+    ),
+    "endpointslices": (
+        _NAME,
+        Column("AddressType", _at("addressType", default="")),
+        Column("Ports", _slice_ports),
+        Column("Endpoints", _slice_endpoints),
         _AGE,
     ),
     "leases": (_NAME, Column("Holder", _at("spec", "holderIdentity", default="")), _AGE),

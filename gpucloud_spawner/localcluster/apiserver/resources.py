@@ -185,6 +185,28 @@ RESOURCES: tuple[Resource, ...] = (
         bookmark={"provisioner": ""},
     ),
     Resource("coordination.k8s.io", "v1", "Lease", "leases", True, bookmark={"spec": {}}),
+    Resource(
+        "batch",
+        "v1",
+        "Job",
+        "jobs",
+        True,
+        subresources=("status",),
+        categories=("all",),
+        field_labels={**META_LABELS, "status.successful": ("status", "succeeded")},
+        bookmark={
+            "spec": {"template": {"metadata": {}, "spec": {"containers": None}}},
+            "status": {},
+        },
+    ),
+    Resource(
+        "discovery.k8s.io",
+        "v1",
+        "EndpointSlice",
+        "endpointslices",
+        True,
+        bookmark={"addressType": "", "endpoints": None, "ports": None},
+    ),
 )
 
 BY_PLURAL: dict[tuple[str, str, str], Resource] = {
@@ -208,12 +230,11 @@ UNIMPLEMENTED: dict[tuple[str, str], frozenset[str]] = {
             "resourcequotas",
         ),
         ("apps", "v1", "controllerrevisions daemonsets deployments replicasets statefulsets"),
-        ("batch", "v1", "cronjobs jobs"),
+        ("batch", "v1", "cronjobs"),
         ("autoscaling", "v1", "horizontalpodautoscalers"),
         ("autoscaling", "v2", "horizontalpodautoscalers"),
         ("policy", "v1", "poddisruptionbudgets"),
         ("events.k8s.io", "v1", "events"),
-        ("discovery.k8s.io", "v1", "endpointslices"),
         ("networking.k8s.io", "v1", "ingressclasses ingresses networkpolicies"),
         ("scheduling.k8s.io", "v1", "priorityclasses"),
         ("node.k8s.io", "v1", "runtimeclasses"),

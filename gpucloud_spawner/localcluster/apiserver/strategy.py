@@ -21,7 +21,7 @@ from .errors import (
     invalid_value,
     required,
 )
-from .resources import Resource, served
+from .resources import Resource
 from .store import Object, Store
 
 SERVICE_NETWORK = ipaddress.ip_network("10.96.0.0/12")
@@ -34,6 +34,8 @@ class Strategy:
     has_generation = False
     graceful = False  # deletion waits for somebody (a pod's kubelet)
     returns_deleted = False  # DELETE answers the object instead of a Status
+    default_policy = ""  # propagation of a DELETE that names none
+    delete_warning = ""  # what the sender of such a DELETE is told
 
     def __init__(self, store: Store, resource: Resource) -> None:
         self.store = store
@@ -341,30 +343,3 @@ class LeaseStrategy(Strategy):
 
     def prepare_update(self, new: Object, old: Object) -> None:
         new.setdefault("spec", {})
-
-
-_STRATEGIES: dict[str, type[Strategy]] = {
-    "pods": PodStrategy,
-    "nodes": NodeStrategy,
-    "namespaces": NamespaceStrategy,
-    "persistentvolumeclaims": ClaimStrategy,
-    "persistentvolumes": VolumeStrategy,
-    "storageclasses": StorageClassStrategy,
-    "secrets": SecretStrategy,
-    "configmaps": ConfigMapStrategy,
-    "services": ServiceStrategy,
-    "serviceaccounts": ServiceAccountStrategy,
-    "events": EventStrategy,
-    "leases": LeaseStrategy,
-}
-
-
-def strategies(store: Store) -> dict[str, Strategy]:
-    """One strategy per served plural."""
-    return {
-        plural: cls(store, served(plural, _GROUPS.get(plural, "")))
-        for plural, cls in _STRATEGIES.items()
-    }
-
-
-_GROUPS = {"storageclasses": "storage.k8s.io", "leases": "coordination.k8s.io"}

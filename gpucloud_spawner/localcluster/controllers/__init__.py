@@ -15,6 +15,8 @@ from .claims import ClaimController
 from .evictions import EvictionController
 from .garbage import GarbageCollector
 from .informers import Informers, discover
+from .jobs import FinishedJobs, JobController
+from .jobs.backoff import Delays
 from .namespaces import NamespaceController
 from .nodes import NodeController
 from .orphans import OrphanController
@@ -28,6 +30,8 @@ class Periods:
 
     node_grace: float = 40.0  # without a heartbeat until a node counts as lost
     node_quarantine: float = 40.0  # that a node is missing until its pods are given up
+    job_backoff: float = 10.0  # before a Job replaces its first failed pod; then twice as long
+    job_backoff_max: float = 600.0
 
 
 class Controllers:
@@ -45,6 +49,8 @@ class Controllers:
             informers = Informers(client)
             claim_events = await enter(EventRecorder(client, "persistentvolume-controller"))
             node_events = await enter(EventRecorder(client, "node-controller"))
+            job_events = await enter(EventRecorder(client, "job-controller"))
+            delays = Delays(self.periods.job_backoff, self.periods.job_backoff_max)
             for controller in (
                 NamespaceController(client, informers, kinds),
                 ClaimController(client, informers, claim_events),
@@ -52,6 +58,8 @@ class Controllers:
                 NodeController(client, informers, node_events, self.periods.node_grace),
                 EvictionController(client, informers, node_events),
                 OrphanController(client, informers, self.periods.node_quarantine),
+                JobController(client, informers, job_events, delays),
+                FinishedJobs(client, informers),
             ):
                 await enter(controller.queue)
             await enter(informers)

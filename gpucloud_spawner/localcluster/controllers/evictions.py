@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from ..client import ApiError, KubeClient, Obj, object_key, split_key
-from ..events import EventRecorder
+from ..events import EventRecorder, now
 from ..informer import WorkQueue
 from ..scheduling import tolerates
 from .informers import NODES, PODS, Informers
@@ -49,12 +49,27 @@ class EvictionController:
         reference = {**pod, "kind": "Pod", "apiVersion": "v1"}
         message = f"Marking for deletion Pod {key}"
         self._events.record(reference, "Normal", "TaintManagerEviction", message)
+        message = "Taint manager: deleting due to NoExecute taint"
+        told = disruption(pod, "DeletionByTaintManager", message)
         try:
+            await self._client.patch_status("pods", name, told, namespace, kind="strategic")
             await self._client.delete("pods", name, namespace, uid=pod["metadata"]["uid"])
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
         return None
+
+
+def disruption(pod: Obj, reason: str, message: str) -> Obj:
+    """A strategic patch of the status: the pod ends through no fault of its own."""
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastTransitionTime": now(),
+        "reason": reason,
+        "message": message,
+    }
+    return {"metadata": {"uid": pod["metadata"]["uid"]}, "status": {"conditions": [condition]}}
 
 
 def _no_execute(node: Obj) -> list[Obj]:

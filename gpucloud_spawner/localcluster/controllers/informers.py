@@ -17,10 +17,14 @@ CLAIMS = "/api/v1/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 LEASES = "/apis/coordination.k8s.io/v1/leases"
+JOBS = "/apis/batch/v1/jobs"
+SERVICES = "/api/v1/services"
+SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
 
-_WHOLE = frozenset({NODES, NAMESPACES, CLAIMS, VOLUMES, CLASSES, LEASES})
-_POD_SPEC = ("nodeName", "tolerations", "volumes")
-_POD_STATUS = ("phase",)
+_WHOLE = frozenset({NODES, NAMESPACES, CLAIMS, VOLUMES, CLASSES, LEASES, JOBS, SERVICES, SLICES})
+_POD_SPEC = ("nodeName", "tolerations", "volumes", "hostname", "subdomain", "hostNetwork")
+_POD_STATUS = ("phase", "conditions", "podIP")
+_JOB_POD_STATUS = (*_POD_STATUS, "containerStatuses", "initContainerStatuses")
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,15 @@ def _reduced(path: str, obj: Obj) -> Obj:
     meta = {k: v for k, v in obj["metadata"].items() if k not in ("annotations", "labels")}
     small: Obj = {"metadata": meta}
     if path == PODS:
+        # Services select pods by their labels; a Job keeps notes in the annotations of its own.
+        of_job = any(owner["kind"] == "Job" for owner in meta.get("ownerReferences", []))
+        for part in ("labels", "annotations") if of_job else ("labels",):
+            if part in obj["metadata"]:
+                meta[part] = obj["metadata"][part]
         spec, status = obj["spec"], obj.get("status") or {}
         small["spec"] = {k: spec[k] for k in _POD_SPEC if k in spec}
-        small["status"] = {k: status[k] for k in _POD_STATUS if k in status}
+        kept = _JOB_POD_STATUS if of_job else _POD_STATUS
+        small["status"] = {k: status[k] for k in kept if k in status}
     return small
 
 

@@ -50,7 +50,8 @@ class NamespaceController:
             found = await self._client.request("GET", path, params={"limit": "1"})
             if found["items"]:
                 left += 1
-                await self._client.request("DELETE", path)
+                policy = {"propagationPolicy": "Background"}
+                await self._client.request("DELETE", path, params=policy)
         if left:
             return _RECHECK
         try:

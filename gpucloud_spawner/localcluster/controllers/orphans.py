@@ -1,4 +1,6 @@
-"""Pods of nodes that no longer exist: no kubelet will ever end them, so they are ended here."""
+"""Pods that no kubelet will ever end are ended here: those of nodes that no longer exist, and those
+that are deleted before they had a node.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import asyncio
 
 from ..client import ApiError, KubeClient, Obj, object_key, split_key
 from ..informer import WorkQueue
+from .evictions import disruption
 from .informers import NODES, PODS, Informers
 
 
@@ -22,7 +25,9 @@ class OrphanController:
 
     def _pod_changed(self, old: Obj | None, new: Obj | None) -> None:
         node = new["spec"].get("nodeName") if new is not None else None
-        if new is not None and node and node not in self._nodes.store:
+        if new is None:
+            return
+        if node not in self._nodes.store if node else new["metadata"].get("deletionTimestamp"):
             self.queue.add(object_key(new))
 
     def _node_changed(self, old: Obj | None, new: Obj | None) -> None:
@@ -38,6 +43,8 @@ class OrphanController:
     async def _reconcile(self, key: str) -> float | None:
         pod = self._pods.store.get(key)
         node = pod["spec"].get("nodeName") if pod is not None else None
+        if pod is not None and not node and pod["metadata"].get("deletionTimestamp"):
+            await self._end(pod, key)
         if pod is None or not node or node in self._nodes.store:
             return None
         time = asyncio.get_running_loop().time()
@@ -47,7 +54,9 @@ class OrphanController:
             return left
         if not await self._gone(node):
             return self._quarantine
-        await self._end(pod, key)
+        await self._end(
+            pod, key, disruption(pod, "DeletionByPodGC", "PodGC: node no longer exists")
+        )
         return None
 
     async def _gone(self, node: str) -> bool:
@@ -59,13 +68,14 @@ class OrphanController:
             raise
         return False
 
-    async def _end(self, pod: Obj, key: str) -> None:
+    async def _end(self, pod: Obj, key: str, told: Obj | None = None) -> None:
         namespace, name = split_key(key)
         uid = pod["metadata"]["uid"]
+        patch = told or {"metadata": {"uid": uid}, "status": {}}
+        patch["status"]["phase"] = "Failed"
         try:
             if pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                patch = {"metadata": {"uid": uid}, "status": {"phase": "Failed"}}
-                await self._client.patch_status("pods", name, patch, namespace)
+                await self._client.patch_status("pods", name, patch, namespace, kind="strategic")
             await self._client.delete("pods", name, namespace, grace_seconds=0, uid=uid)
         except ApiError as error:
             if error.status not in (404, 409):

@@ -217,8 +217,8 @@ async def test_an_owner_of_the_same_name_is_not_the_owner(
 async def test_an_owner_of_a_kind_not_served_is_left_alone(
     api: Api, controllers: Controllers
 ) -> None:
-    job = {"apiVersion": "batch/v1", "kind": "Job", "name": "j", "uid": "u"}
-    await api.ok("POST", MAPS, {"metadata": {"name": "m", "ownerReferences": [job]}})
+    other = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "u"}
+    await api.ok("POST", MAPS, {"metadata": {"name": "m", "ownerReferences": [other]}})
     gone_owner = {"metadata": {"name": "none", "uid": "none"}}
     await owned(api, "probe", gone_owner)
     await eventually(lambda: gone(api, f"{MAPS}/probe"))  # judged after m
