@@ -22,6 +22,7 @@ from .errors import (
     unsupported_media_type,
 )
 from .listing import ListOptions, encode_page, read_page
+from .nodeproxy import NodeProxy
 from .operations import DeleteOptions, Operations
 from .patch import APPLY, apply
 from .podexec import PodExec
@@ -52,11 +53,14 @@ def error_response(error: APIError) -> web.Response:
 class API:
     """Kubernetes' resource paths (/api/v1/..., /apis/...)."""
 
-    def __init__(self, operations: Operations, logs: PodLogs, execs: PodExec) -> None:
+    def __init__(
+        self, operations: Operations, logs: PodLogs, execs: PodExec, proxy: NodeProxy
+    ) -> None:
         self._operations = operations
         self._store = operations.store
         self._logs = logs
         self._execs = execs
+        self._proxy = proxy
         self._watchers: set[Watcher] = set()
         self._handlers: dict[str, Callable[..., Any]] = {
             "GET": self._get,
@@ -75,6 +79,8 @@ class API:
         target = requests.parse_path(request.path, request.method)
         if target.subresource == "exec" and request.method in ("GET", "POST"):
             return await self._execs.serve(request, target.namespace, target.name)
+        if target.subresource == "proxy":
+            return await self._proxy.serve(request, target.name)
         handler = self._handlers.get(request.method)
         if handler is None:
             raise method_not_allowed()
@@ -317,7 +323,7 @@ class API:
         return json_response(encode_page(resource, page))
 
 
-_NOT_WRITABLE = frozenset({"log", "binding", "exec"})
+_NOT_WRITABLE = frozenset({"log", "binding", "exec", "proxy"})
 _PATCH_TYPES = frozenset(
     {
         "application/merge-patch+json",

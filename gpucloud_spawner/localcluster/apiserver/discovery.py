@@ -30,8 +30,9 @@ _SUBRESOURCE_VERBS = {
     "log": ("get",),
     "binding": ("create",),
     "exec": ("create", "get"),
+    "proxy": ("get",),
 }
-_SUBRESOURCE_KINDS = {"binding": "Binding", "exec": "PodExecOptions"}
+_SUBRESOURCE_KINDS = {"binding": "Binding", "exec": "PodExecOptions", "proxy": "NodeProxyOptions"}
 _GROUPS = tuple(dict.fromkeys((r.group, r.version) for r in RESOURCES if r.group))
 
 

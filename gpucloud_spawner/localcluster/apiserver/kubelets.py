@@ -44,13 +44,17 @@ class Kubelets:
 
     def url(self, pod: Object, what: str, container: str) -> URL:
         """What the kubelet of a scheduled pod serves about one of its containers."""
-        meta, node_name = pod["metadata"], pod["spec"]["nodeName"]
+        meta = pod["metadata"]
+        path = f"/{what}/{meta['namespace']}/{meta['name']}/{container}"
+        return self.node_url(pod["spec"]["nodeName"], path)
+
+    def node_url(self, node_name: str, path: str) -> URL:
+        """A path of a node's kubelet."""
         node = self._store.get(served("nodes"), "", node_name).load()
         port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
         address = _address(node)
         if not address or not port:
             raise bad_request(f"the kubelet of node {node_name} serves nothing about its pods")
-        path = f"/{what}/{meta['namespace']}/{meta['name']}/{container}"
         return URL.build(scheme="https", host=address, port=port, path=path)
 
 

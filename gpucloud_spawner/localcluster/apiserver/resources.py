@@ -112,7 +112,7 @@ RESOURCES: tuple[Resource, ...] = (
         "nodes",
         False,
         ("no",),
-        ("status",),
+        ("status", "proxy"),
         field_labels=_fields("spec.unschedulable"),
         bookmark={"spec": {}, "status": {}},
     ),
@@ -270,7 +270,6 @@ UNIMPLEMENTED_SUBRESOURCES: dict[str, frozenset[str]] = {
     "pods": frozenset(
         ["attach", "ephemeralcontainers", "eviction", "portforward", "proxy", "resize"],
     ),
-    "nodes": frozenset({"proxy"}),
     "services": frozenset({"proxy"}),
     "serviceaccounts": frozenset({"token"}),
 }

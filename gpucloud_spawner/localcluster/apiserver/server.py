@@ -20,6 +20,7 @@ from .api import API, answer, json_response
 from .bootstrap import ensure_defaults
 from .errors import APIError, forbidden, unauthorized, unknown_resource
 from .kubelets import Kubelets
+from .nodeproxy import NodeProxy
 from .operations import Operations
 from .persistence import Database
 from .pki import Certificates
@@ -78,7 +79,7 @@ class APIServer:
             await kubelets.start()
             stack.push_async_callback(kubelets.stop)
             logs, execs = PodLogs(self._store, kubelets), PodExec(self._store, kubelets)
-            self._api = API(operations, logs, execs)
+            self._api = API(operations, logs, execs, NodeProxy(kubelets))
             await self._listen(certificates, stack)
             write_kubeconfig(self.kubeconfig, self.url, certificates.ca, self.token)
             for work in (self._checkpoint_for_ever(), self._expire_events_for_ever()):

@@ -31,6 +31,7 @@ from .podworker import PodWorker
 from .reclaim import Reclaimer
 from .runtime import descendants, memory_of, process_table
 from .server import Server
+from .stats import summary
 from .strays import remove_strays
 from .volumes import Volumes
 
@@ -155,7 +156,7 @@ class Kubelets:
         self.nodes: list[Kubelet] = []
         self._stack = AsyncExitStack()
         self._memory: asyncio.Task[None] | None = None
-        self._server = Server(client, settings.data, self._find, settings.client_ca)
+        self._server = Server(client, settings.data, self._find, settings.client_ca, self._summary)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -236,6 +237,12 @@ class Kubelets:
     def _find(self, namespace: str, name: str) -> PodWorker | None:
         found = (node.find(namespace, name) for node in self.nodes)
         return next((worker for worker in found if worker is not None), None)
+
+    async def _summary(self, address: str) -> Obj | None:
+        for node in self.nodes:
+            if node.host.addresses.node == address:
+                return await summary(node.host, node.workers.values())
+        return None
 
     # Memory limits
 

@@ -1,4 +1,5 @@
-"""The kubelet's HTTPS endpoint: container logs and exec for the API server, and its health.
+"""The kubelet's HTTPS endpoint: container logs, exec and how full volumes are for the API server,
+and its health.
 
 One port for all nodes of the process. Who may ask is decided in `access`.
 """
@@ -6,9 +7,9 @@ One port for all nodes of the process. Who may ask is decided in `access`.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -21,17 +22,25 @@ from .logs import LogOptions, read_log, truth
 from .podworker import PodWorker
 
 Finder = Callable[[str, str], PodWorker | None]
+# What /stats/summary tells of the node of an address; None where there is no such node.
+Summary = Callable[[str], Awaitable[dict[str, Any] | None]]
 
 
 class Server:
     """Listens on one port of each node's address."""
 
     def __init__(
-        self, client: KubeClient, data: Path, find: Finder, client_ca: Path | None = None
+        self,
+        client: KubeClient,
+        data: Path,
+        find: Finder,
+        client_ca: Path | None = None,
+        summary: Summary | None = None,
     ) -> None:
         self.data = data
         self.port = 0
         self._find = find
+        self._summary = summary
         self._access = Access(client, client_ca)
         self._runner: web.AppRunner | None = None
 
@@ -47,6 +56,7 @@ class Server:
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
         app.router.add_get("/exec/{namespace}/{pod}/{container}", self._exec)
+        app.router.add_get("/stats/summary", self._stats)
         app.router.add_route("*", "/{path:.*}", self._unknown)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5
@@ -87,6 +97,14 @@ class Server:
         if container is None:
             raise web.HTTPNotFound(text=f'container "{name}" not found in pod "{pod}"')
         return container
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        await self._access.check(request)
+        address = request.transport.get_extra_info("sockname")[0] if request.transport else ""
+        found = await self._summary(address) if self._summary else None
+        if found is None:
+            raise web.HTTPNotFound(text=f"no node at {address}")
+        return web.json_response(found)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         await self._access.check(request)

@@ -223,7 +223,7 @@ async def test_finalizers_hold_any_object(api: Api) -> None:
         ("POST", f"{PODS}/a/attach", {}, (501, "NotImplemented")),
         ("GET", f"{PODS}/a/portforward", None, (501, "NotImplemented")),
         ("POST", f"{PODS}/a/eviction", {}, (501, "NotImplemented")),
-        ("GET", "/api/v1/nodes/n/proxy/stats/summary", None, (501, "NotImplemented")),
+        ("GET", "/api/v1/nodes/n/proxy/pods", None, (501, "NotImplemented")),
         ("GET", "/api/v1/watch/pods", None, (501, "NotImplemented")),
         ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles", None, (501, "NotImplemented")),
     ],
