@@ -106,6 +106,9 @@ class Client:
             return body
         if not isinstance(body, dict) or "message" not in body:
             body = {}
+        if answer.status_code == 401:
+            # not passed on: a browser would take it for its own login
+            raise LabError(502, "token_refused", f"{self._name} does not know this server's token.")
         message = body.get("message") or f"{self._name} answered with {answer.status_code}."
         details = body.get("details")
         raise LabError(

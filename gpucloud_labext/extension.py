@@ -7,10 +7,15 @@ background is started here and ended with the server.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
+from traitlets import Float, Integer
 
+from .activity import Activity
+from .gpus import Reader
 from .handlers import routes
+from .status import Bill
 
 
 class GPUCloudExtension(ExtensionApp):
@@ -20,15 +25,65 @@ class GPUCloudExtension(ExtensionApp):
     extension_url = "/lab"
     load_other_extensions = True
 
+    activity_interval = Float(
+        30.0,
+        min=0.05,
+        help="""
+        Seconds between two looks at what kernels, terminals and GPUs do.
+
+        Work that is shorter than this may go unnoticed. Example: 10.
+        """,
+    ).tag(config=True)
+
+    gpu_busy_percent = Integer(
+        5,
+        min=1,
+        max=100,
+        help="""
+        The load of a GPU, in percent, from which on the server counts as working.
+
+        Example: 1, where models are small.
+        """,
+    ).tag(config=True)
+
+    present_seconds = Float(
+        900.0,
+        help="""
+        Seconds for which somebody counts as present after the last input. Example: 300.
+        """,
+    ).tag(config=True)
+
+    gpus: Reader
+    bill: Bill
+    activity: Activity
+
     @property
     def home(self) -> Path:
         """The folder that the file browser shows as its root."""
         assert self.serverapp is not None  # set before anything else is called
         return Path(self.serverapp.root_dir).resolve()
 
+    def initialize_settings(self) -> None:
+        """Make the parts; the handlers find them here."""
+        assert self.serverapp is not None
+        self.gpus = Reader()
+        self.bill = Bill()
+        self.activity = Activity(
+            self.serverapp,
+            self.gpus,
+            interval=self.activity_interval,
+            gpu_busy_percent=self.gpu_busy_percent,
+            present_seconds=self.present_seconds,
+        )
+
     def initialize_handlers(self) -> None:
         """Mount the table of routes."""
         self.handlers.extend(routes.mount(self))
 
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Called by the server once its event loop runs."""
+        self.activity.start()
+
     async def stop_extension(self) -> None:
         """Called by the server at its end."""
+        await self.activity.stop()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import APIHandler
-from tornado.web import HTTPError
+from tornado.web import HTTPError, authenticated
 
 from ..errors import LabError
 
@@ -29,6 +30,14 @@ class Handler(APIHandler):
     auth_resource = "gpucloud"
     # jupyter-server's switch: panels that poll are no sign of a person
     _track_activity = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Jupyter looks for this mark of every verb; `prepare` has refused by then."""
+        super().__init_subclass__(**kwargs)
+        for verb in cls.SUPPORTED_METHODS or ():
+            method = cls.__dict__.get(verb.lower())
+            if method is not None:
+                setattr(cls, verb.lower(), authenticated(method))
 
     def initialize(self, extension: GPUCloudExtension) -> None:
         self.extension = extension
@@ -64,6 +73,17 @@ class Handler(APIHandler):
             if not isinstance(value, allowed[name]):
                 raise LabError(400, "bad_value", f"{name} is of the wrong type.", parameter=name)
         return body
+
+    def query(self, allowed: Container[str]) -> dict[str, list[str]]:
+        """The parameters of the URL, to be passed on. Raises LabError (400) for an unknown one."""
+        found = {}
+        for name in self.request.query_arguments:
+            if name in allowed:
+                found[name] = self.get_query_arguments(name)
+            # JupyterLab adds the time, against caches; the rest are jupyter-server's own
+            elif not name.isdecimal() and name not in ("token", "_xsrf", "no_track_activity"):
+                raise LabError(400, "unknown_parameter", f"There is no parameter {name[:80]!r}.")
+        return found
 
     def write_json(self, value: Any, status: int = 200) -> None:
         self.set_status(status)

@@ -24,6 +24,8 @@ class Route:
     handler: type[RequestHandler]
     verbs: Mapping[str, str]  # method: one line on what it does
     body: Mapping[str, str] | None = None  # field of a POST's JSON: what it means
+    query: Mapping[str, str] | None = None  # parameter of a GET's URL: what it means
+    answers: str = "application/json"
 
     @property
     def pattern(self) -> str:
@@ -39,7 +41,37 @@ def _part(part: str) -> str:
     return f"(?P<{name}>.*)" if part.endswith("...}") else f"(?P<{name}>[^/]+)"
 
 
-ROUTES: tuple[Route, ...] = ()
+def _routes() -> tuple[Route, ...]:
+    # not at the top of the module: a handler may look at the table
+    from . import gpus, jobs, openapi, status, usage
+
+    return (
+        Route(
+            "api/status",
+            status.Status,
+            {"GET": "What this server is, since when it runs and what it has cost"},
+        ),
+        Route("api/activity", status.ActivityHandler, {"GET": "Whether it works or is used"}),
+        Route("api/gpus", gpus.GPUs, {"GET": "The GPUs of this server: memory, load, processes"}),
+        Route("api/usage", usage.Usage, {"GET": "Own usage and cost"}, query=usage.QUERY),
+        Route("api/jobs", jobs.Jobs, {"GET": "Own jobs"}, query=jobs.LIST_QUERY),
+        Route(
+            "api/jobs/{job}",
+            jobs.Job,
+            {"GET": "A job and its replicas", "DELETE": "Stop a job"},
+        ),
+        Route(
+            "api/jobs/{job}/logs",
+            jobs.JobLogs,
+            {"GET": "What a job's replicas print"},
+            query=jobs.LOG_QUERY,
+            answers="text/plain",
+        ),
+        Route("api/openapi.json", openapi.OpenAPI, {"GET": "This document"}),
+    )
+
+
+ROUTES = _routes()
 
 
 def mount(extension: GPUCloudExtension) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
