@@ -145,6 +145,25 @@ def judge(inventory: Inventory, request: Request, uid: str | None = None) -> Fit
     return Fit("full", _words_for_full(request.count, used, total, position))
 
 
+def why_never_together(inventory: Inventory, request: Request, number: int) -> str:
+    """Why ``number`` such requests can never run at the same time, even alone in the cluster.
+
+    "" where they can.
+    """
+    impossible = _why_impossible(inventory, request)
+    if impossible:
+        return impossible
+    nodes = [n for n in inventory.nodes if n.matches(request.node_selector)]
+    most = sum(max(n.capacity, n.installed) // request.count for n in nodes)
+    if number <= most:
+        return ""
+    each = _gpus(request.count)
+    return (
+        f"You asked for {number} replicas with {each} each at the same time, but this cluster's "
+        f"machines hold at most {most} of them. Ask for fewer."
+    )
+
+
 def words_for_free(inventory: Inventory, selector: Mapping[str, str]) -> str:
     """How many GPUs of the nodes that ``selector`` allows are free now."""
     nodes = [n for n in inventory.nodes if n.matches(selector) and n.schedulable]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,9 +21,11 @@ from traitlets.config import Config, Configurable, LazyConfigValue, PyFileConfig
 from ..metering.budgets import Budgets
 from ..metering.errors import LedgerError
 from ..metering.observe import GPUResources
+from ..model.jobs import JobLimits
 from ..model.pricing import parse_price
 from ..model.profiles import parse_profiles
 from ..storage.s3 import S3Provider
+from .job_settings import JobSettings, job_settings
 
 SERVICE = "gpucloud"
 DEFAULT_URL = "http://127.0.0.1:8003"
@@ -83,6 +86,37 @@ class GPUCloudPortal(Configurable):
         help="Seconds between two comparisons of the ledger with a complete list of pods.",
     ).tag(config=True)
 
+    job_max_replicas = Integer(
+        64, min=1, max=1000, help="Replicas of all roles that one job may have. Example: 16."
+    ).tag(config=True)
+
+    job_max_seconds = Integer(
+        14 * 24 * 3600,
+        min=60,
+        help="""
+        Longest time in seconds that a job may ask for, its waiting included. A job that names none
+        has a day, or this where it is shorter. Example: 172800 (two days).
+        """,
+    ).tag(config=True)
+
+    job_ttl_seconds = Integer(
+        60,
+        min=0,
+        help="""
+        Seconds after which the Kubernetes objects of a job that is over are deleted.
+
+        Its GPUs are free at once; its record, logs and cost stay. Example: 3600.
+        """,
+    ).tag(config=True)
+
+    job_queue = Unicode(
+        "",
+        help="""
+        Kueue's LocalQueue for jobs, where the cluster has Kueue: they are made suspended, with its
+        label, and Kueue lets them go. Empty: no Kueue. Example: "training".
+        """,
+    ).tag(config=True)
+
 
 @dataclass(frozen=True)
 class HubAccess:
@@ -135,6 +169,7 @@ class Settings:
     digits: int
     audit_seconds: float
     s3_provider: S3Provider | None = None
+    jobs: JobSettings = field(default_factory=JobSettings)
 
 
 def read_config(file: Path) -> Config:
@@ -173,6 +208,17 @@ def load_settings(config: Config, environment: Mapping[str, str] = os.environ) -
         digits=portal.currency_digits,
         audit_seconds=portal.audit_seconds,
         s3_provider=_s3_provider(config),
+        jobs=job_settings(
+            partial(_value, config),
+            profiles,
+            JobLimits(
+                max_replicas=portal.job_max_replicas,
+                max_timeout=portal.job_max_seconds,
+                default_timeout=min(portal.job_max_seconds, JobLimits.default_timeout),
+            ),
+            queue=portal.job_queue,
+            ttl_seconds=portal.job_ttl_seconds,
+        ),
     )
 
 
