@@ -16,6 +16,7 @@ from .activity import Activity
 from .gpus import Reader
 from .handlers import routes
 from .status import Bill
+from .tensorboard.manager import TensorBoards
 
 
 class GPUCloudExtension(ExtensionApp):
@@ -24,6 +25,7 @@ class GPUCloudExtension(ExtensionApp):
     name = routes.PREFIX
     extension_url = "/lab"
     load_other_extensions = True
+    classes = [TensorBoards]
 
     activity_interval = Float(
         30.0,
@@ -56,6 +58,7 @@ class GPUCloudExtension(ExtensionApp):
     gpus: Reader
     bill: Bill
     activity: Activity
+    tensorboards: TensorBoards
 
     @property
     def home(self) -> Path:
@@ -75,6 +78,7 @@ class GPUCloudExtension(ExtensionApp):
             gpu_busy_percent=self.gpu_busy_percent,
             present_seconds=self.present_seconds,
         )
+        self.tensorboards = TensorBoards(self.home, self.serverapp.base_url, parent=self)
 
     def initialize_handlers(self) -> None:
         """Mount the table of routes."""
@@ -87,3 +91,4 @@ class GPUCloudExtension(ExtensionApp):
     async def stop_extension(self) -> None:
         """Called by the server at its end."""
         await self.activity.stop()
+        await self.tensorboards.close()

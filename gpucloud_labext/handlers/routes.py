@@ -43,7 +43,8 @@ def _part(part: str) -> str:
 
 def _routes() -> tuple[Route, ...]:
     # not at the top of the module: a handler may look at the table
-    from . import gpus, jobs, openapi, status, usage
+    from ..tensorboard import proxy
+    from . import gpus, jobs, openapi, status, tensorboards, usage
 
     return (
         Route(
@@ -66,6 +67,29 @@ def _routes() -> tuple[Route, ...]:
             {"GET": "What a job's replicas print"},
             query=jobs.LOG_QUERY,
             answers="text/plain",
+        ),
+        Route(
+            "api/tensorboards",
+            tensorboards.TensorBoardsHandler,
+            {"GET": "The TensorBoards of this server", "POST": "The TensorBoard of a directory"},
+            body={"logdir": "A folder of the home, or s3://bucket/path in a bucket of one's own"},
+        ),
+        Route(
+            "api/tensorboards/{id}",
+            tensorboards.TensorBoardHandler,
+            {"GET": "A TensorBoard: its state, memory and last use", "DELETE": "Stop it"},
+        ),
+        Route(
+            "tensorboard/{id}",
+            proxy.AddSlashHandler,
+            {"GET": "To the page of a TensorBoard"},
+            answers="text/html",
+        ),
+        Route(
+            "tensorboard/{id}/{path...}",
+            proxy.TensorBoardHandler,
+            {"GET": "A TensorBoard", "POST": "A longer question to it"},
+            answers="text/html",
         ),
         Route("api/openapi.json", openapi.OpenAPI, {"GET": "This document"}),
     )
