@@ -102,7 +102,8 @@ async def test_the_environment_is_the_pods_and_nothing_else(
     assert host.is_loopback
     assert ipaddress.ip_address(address) in ipaddress.ip_network(f"{host}/16", strict=False)
     assert seen.pop("PATH").startswith(str(Path(sys.executable).parent))
-    assert Path(seen.pop("HOME")).is_relative_to(cluster.data)
+    for name in ("HOME", "GPUCLOUD_MOUNTS", "GPUCLOUD_TERMINATION_LOG"):
+        assert Path(seen.pop(name)).is_relative_to(cluster.data)
     seen.pop("LC_CTYPE", None)  # Python sets it for itself
     assert seen == {
         "LANG": "C.UTF-8",

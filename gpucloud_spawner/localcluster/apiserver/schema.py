@@ -46,6 +46,7 @@ _NODE_INFO = (
 # Go writes these fields even when nobody set them (no `omitempty`), and clients index them.
 ALWAYS: dict[str, dict[str, Any]] = {
     "Container": {"resources": {}},
+    "Endpoint": {"conditions": {}},
     "ContainerStatus": {
         "state": {},
         "lastState": {},

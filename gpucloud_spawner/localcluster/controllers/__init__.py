@@ -12,6 +12,7 @@ from typing import Self
 from ..client import KubeClient
 from ..events import EventRecorder
 from .claims import ClaimController
+from .endpoints import EndpointController
 from .evictions import EvictionController
 from .garbage import GarbageCollector
 from .informers import Informers, discover
@@ -60,6 +61,7 @@ class Controllers:
                 OrphanController(client, informers, self.periods.node_quarantine),
                 JobController(client, informers, job_events, delays),
                 FinishedJobs(client, informers),
+                EndpointController(client, informers),
             ):
                 await enter(controller.queue)
             await enter(informers)

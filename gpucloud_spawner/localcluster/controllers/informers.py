@@ -64,6 +64,8 @@ def _reduced(path: str, obj: Obj) -> Obj:
                 meta[part] = obj["metadata"][part]
         spec, status = obj["spec"], obj.get("status") or {}
         small["spec"] = {k: spec[k] for k in _POD_SPEC if k in spec}
+        if ports := [{"ports": c["ports"]} for c in spec.get("containers", []) if c.get("ports")]:
+            small["spec"]["containers"] = ports
         kept = _JOB_POD_STATUS if of_job else _POD_STATUS
         small["status"] = {k: status[k] for k in kept if k in status}
     return small

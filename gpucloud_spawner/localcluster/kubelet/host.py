@@ -12,6 +12,7 @@ import aiohttp
 from ..client import KubeClient
 from ..events import EventRecorder
 from ..gpus import DeviceManager
+from .hosts import Hosts
 from .images import ImageStore
 from .volumes import Volumes
 
@@ -72,6 +73,7 @@ class Host:
     data: Path
     images: ImageStore
     volumes: Volumes
+    hosts: Hosts
     devices: DeviceManager
     addresses: Addresses
     http: aiohttp.ClientSession

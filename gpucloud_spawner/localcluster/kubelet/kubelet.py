@@ -25,6 +25,7 @@ from ..gpus import DeviceManager
 from ..informer import Informer
 from ..quantity import amount
 from .host import Addresses, Host, Timing
+from .hosts import Hosts
 from .images import DEFAULT_PATTERNS, ImageStore
 from .node import NodeConfig, NodeObject
 from .podworker import PodWorker
@@ -166,6 +167,7 @@ class Kubelets:
             await self._claim_data()
             await stack.enter_async_context(self._server)
             await stack.enter_async_context(Reclaimer(self.client, self.settings.data))
+            self._hosts = await stack.enter_async_context(Hosts(self.client))
             addresses = [Addresses(config.pod_cidr) for config in self.configs]
             await self._server.start([a.node for a in addresses], self.settings.port)
             for config, own in zip(self.configs, addresses, strict=True):
@@ -225,6 +227,7 @@ class Kubelets:
             data=settings.data,
             images=ImageStore(settings.images),
             volumes=Volumes(self.client, settings.data, allocatable, settings.allow_host_path),
+            hosts=self._hosts,
             devices=DeviceManager(devices),
             addresses=addresses,
             http=http,

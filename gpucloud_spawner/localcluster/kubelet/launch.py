@@ -12,7 +12,7 @@ from typing import Any
 from ..gpus import device_env
 from .environment import ConfigError, Lookup, container_argv, container_env
 from .images import Image
-from .view import View, container_view, mounts_dir
+from .view import MESSAGE_PATH, View, container_view, mounts_dir
 
 Obj = dict[str, Any]
 
@@ -45,9 +45,9 @@ async def prepare(
     view = container_view(pod_dir, container, image.home, inputs.volumes)
     env = await container_env(pod, container, image, str(view.home), lookup, allocatable)
     env = {name: view.translate(value) for name, value in env.items()}
-    mounts = mounts_dir(pod_dir, container["name"])
-    if mounts.exists():
-        env.setdefault("GPUCLOUD_MOUNTS", str(mounts))
+    env.setdefault("GPUCLOUD_MOUNTS", str(mounts_dir(pod_dir, container["name"])))
+    report = container.get("terminationMessagePath") or MESSAGE_PATH
+    env.setdefault("GPUCLOUD_TERMINATION_LOG", view.translate(report))
     cwd = view.home
     if wanted := container.get("workingDir"):
         cwd = Path(view.translate(wanted))

@@ -39,6 +39,7 @@ class Mounts:
 
     async def ensure(self, pod: Obj) -> bool:
         """Whether the pod's containers can be started."""
+        self._host.hosts.add(pod, self._directory)
         loop = asyncio.get_running_loop()
         if self.due is None:
             return True
@@ -66,4 +67,5 @@ class Mounts:
 
     async def release(self, uid: str) -> None:
         """Nobody needs to be told of changes any more."""
+        self._host.hosts.remove(uid)
         await self._host.volumes.objects.release(uid)

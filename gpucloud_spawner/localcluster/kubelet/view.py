@@ -5,6 +5,8 @@ path there. The same rule everywhere, with or without rights on the machine:
 - the mount at the image's home (/home/jovyan) is the container's HOME and working directory; with
   no such mount that is a directory of the pod's own;
 - a mount below the home is a link in it; any other lies under $GPUCLOUD_MOUNTS at its path;
+- the pod's own /etc/hosts (see `hosts`) and the file of the termination message count as mounts,
+  unless the pod mounts something there itself;
 - wherever the command, the arguments, the environment or an exec probe name a mounted path (also
   inside a longer text such as `--dir=/data/x` or a shell line), they get the real path instead.
 Read-only mounts are not enforced. How the volumes themselves are made is in `volumes`.
@@ -20,10 +22,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .hosts import FILE as HOSTS_FILE
 from .volumes import inside
 
 log = logging.getLogger(__name__)
 Obj = dict[str, Any]
+MESSAGE_PATH = "/dev/termination-log"
 
 
 class View:
@@ -65,8 +69,11 @@ def container_view(
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     report = pod_dir / "containers" / container["name"] / "termination-log"
     report.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    message_path = container.get("terminationMessagePath") or "/dev/termination-log"
-    view = View(home, image_home, {**paths, message_path: report})
+    message_path = container.get("terminationMessagePath") or MESSAGE_PATH
+    for path, file in (("/etc/hosts", pod_dir / HOSTS_FILE), (message_path, report)):
+        if not any(PurePosixPath(path).is_relative_to(mounted) for mounted in paths):
+            paths[path] = file
+    view = View(home, image_home, {message_path: report, **paths})
     for path, source in paths.items():
         nested = PurePosixPath(path).is_relative_to(image_home)
         base = home if nested else mounts_dir(pod_dir, container["name"])
