@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--cpu", default="", help="cpu of each node (default: 16 on fake nodes)")
     up.add_argument("--memory", default="", help="of each node (default: 64Gi on fake nodes)")
     _add_kubelet_options(up)
+    _add_controller_options(up)
     apiserver = commands.add_parser("apiserver", help="run the API server alone")
     apiserver.add_argument("--data", type=Path, required=True, help="directory of its state")
     apiserver.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -64,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     for name in ("controllers", "scheduler"):
         part = commands.add_parser(name, help=f"run the {name} alone")
         part.add_argument("--kubeconfig", required=True)
+        if name == "controllers":
+            _add_controller_options(part)
     kubelet = commands.add_parser("kubelet", help="run one node")
     kubelet.add_argument("--kubeconfig", required=True)
     kubelet.add_argument("--node", required=True, help="name of the node")
@@ -104,6 +107,27 @@ def _add_kubelet_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--allow-host-path", action="store_true", help="allow hostPath volumes in pods"
     )
+
+
+def _add_controller_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--job-backoff",
+        type=_positive,
+        default=10.0,
+        metavar="SECONDS",
+        help="wait of a Job before it replaces its first failed pod, doubled after each further "
+        "failure (default: %(default)s, as Kubernetes)",
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text!r}")
+    return seconds
 
 
 def _resources(texts: list[str]) -> dict[str, int]:
@@ -165,11 +189,13 @@ def _lock(data: Path) -> IO[str]:
     return file
 
 
-def _controllers(client: KubeClient) -> AbstractAsyncContextManager[object]:
+def _controllers(
+    client: KubeClient, args: argparse.Namespace
+) -> AbstractAsyncContextManager[object]:
     # Imported late: a kubelet or a scheduler that runs alone does not need them.
-    from .controllers import Controllers
+    from .controllers import Controllers, Periods
 
-    return Controllers(client)
+    return Controllers(client, Periods(job_backoff=args.job_backoff))
 
 
 async def up(args: argparse.Namespace) -> None:
@@ -191,7 +217,7 @@ async def up(args: argparse.Namespace) -> None:
                 )
                 for part in ("controllers", "scheduler", "kubelet")
             ]
-            await stack.enter_async_context(_controllers(clients[0]))
+            await stack.enter_async_context(_controllers(clients[0], args))
             await stack.enter_async_context(Scheduler(clients[1]))
             kubelets = Kubelets(clients[2], nodes, _settings(args, data / "kubelet"))
             await stack.enter_async_context(kubelets)
@@ -230,7 +256,10 @@ async def apiserver(args: argparse.Namespace) -> None:
 
 
 async def controllers(args: argparse.Namespace) -> None:
-    async with KubeClient.from_kubeconfig(args.kubeconfig) as client, _controllers(client):
+    async with (
+        KubeClient.from_kubeconfig(args.kubeconfig) as client,
+        _controllers(client, args),
+    ):
         print("controllers are running", flush=True)
         await _for_ever()
 
