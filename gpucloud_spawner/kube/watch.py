@@ -44,6 +44,9 @@ class Follower:
     keyword arguments (namespace, label_selector, field_selector). Keys are "namespace/name". After
     ``blind_after_seconds`` without an answer it says so as an error in the log, once.
 
+    ``on_object(key, object)`` is told each object that is new or changed, and with None that it is
+    gone, before ``on_change``; of a list only what differs.
+
     With ``on_event`` it follows for somebody to whom every event matters, also those that no later
     state shows: it starts from ``resource_version`` without listing, keeps its position over
     failures, lists only where the server has forgotten that position, and keeps no objects.
@@ -62,6 +65,7 @@ class Follower:
         log: logging.Logger | logging.LoggerAdapter[Any],
         blind_after_seconds: float = 30,
         on_event: Callable[[str, Object], None] | None = None,
+        on_object: Callable[[str, Object | None], None] | None = None,
         resource_version: str | None = None,
         watch_seconds: int = WATCH_SECONDS,
     ) -> None:
@@ -72,6 +76,7 @@ class Follower:
         self._on_change = on_change
         self._log = log
         self._on_event = on_event
+        self._on_object = on_object
         self._watch_seconds = watch_seconds
         self._clock_offset = 0.0
         self._resource_version = resource_version
@@ -107,7 +112,8 @@ class Follower:
                 raise ApiException(status=response.status, reason=body.decode(errors="replace"))
         answer = json.loads(body)
         if self._on_event is None:
-            self.objects = {_key(item): item for item in answer["items"]}
+            before, self.objects = self.objects, {_key(item): item for item in answer["items"]}
+            self._tell_differences(before)
         self._resource_version = answer["metadata"]["resourceVersion"]
         self._listed_at = time.monotonic()
         self._heard()
@@ -177,7 +183,17 @@ class Follower:
             self.objects.pop(_key(item), None)
         else:
             self.objects[_key(item)] = item
+        if self._on_object:
+            self._on_object(_key(item), self.objects.get(_key(item)))
         self._on_change()
+
+    def _tell_differences(self, before: Mapping[str, Object]) -> None:
+        if self._on_object is None:
+            return
+        for key in before.keys() | self.objects.keys():
+            old, new = before.get(key), self.objects.get(key)
+            if new is None or old is None or _version(new) != _version(old):
+                self._on_object(key, new)
 
     def _tell(self, kind: str, item: Object) -> None:
         if self._on_event:
@@ -218,6 +234,10 @@ def _refused(error: Exception) -> bool:
 def _key(item: Object) -> str:
     meta = item["metadata"]
     return f"{meta.get('namespace', '')}/{meta['name']}"
+
+
+def _version(item: Object) -> str:
+    return str(item["metadata"]["resourceVersion"])
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:

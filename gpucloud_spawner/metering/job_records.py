@@ -234,7 +234,7 @@ class JobRecords:
         return {row.group["job"]: Bill(row.gpu_seconds, str(row.cost)) for row in rows}
 
 
-def _record(row: Mapping[str, Any]) -> JobRecord:
+def _record(row: Mapping[Any, Any]) -> JobRecord:
     same = ("namespace", "bucket", "secret", "port", "created_at", "state", "reason", "version")
     times = ("launched_at", "started_at", "ended_at", "closed_at")
     return JobRecord(

@@ -27,13 +27,16 @@ class Replica:
     restarts: int = 0
     exit_code: int | None = None
     gpus: int = 0
+    pod: str = ""  # uid of the pod that fills it
 
     @property
     def name(self) -> str:
         return replica_name(self.role, self.index)
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, **asdict(self)}
+        told = {"name": self.name, **asdict(self)}
+        del told["pod"]
+        return told
 
 
 @dataclass(frozen=True)
