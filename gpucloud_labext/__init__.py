@@ -2,8 +2,8 @@
 
 `extension` is the Jupyter server extension, `handlers/` its REST API, `magics/` is `%gpucloud` in
 notebooks, `tensorboard/` starts and serves TensorBoards, `contents/` is the file browser's two
-roots, the home volume and S3. Nothing here holds a right that the user lacks: a notebook server is
-the user's own.
+roots, the home volume and S3, `frontend/` is the panel in JupyterLab. Nothing here holds a right
+that the user lacks: a notebook server is the user's own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,15 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     return [{"module": "gpucloud_labext", "app": GPUCloudExtension}]
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where the built front end is, for `jupyter labextension develop`."""
+    return [{"src": "labextension", "dest": "gpucloud"}]
+
+
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """`%load_ext gpucloud_labext`: makes `%gpucloud` known."""
+    """`%load_ext gpucloud_labext`: makes `%gpucloud` known, and renewed S3 keys."""
     from .magics import load
+    from .s3.kernel import follow_keys
 
     load(shell)
+    follow_keys(shell)
