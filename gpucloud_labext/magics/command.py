@@ -27,18 +27,38 @@ class Result:
     """What a sub-command gives back: shown when it is a cell's last line, else a plain value.
 
     ``text`` and ``html`` are the same in words and as a picture; every value of user data in
-    ``html`` is escaped by who makes it.
+    ``html`` is escaped by who makes it. ``data`` is what it is made of; where that is a dict, its
+    values are attributes and items, too: ``status.gpus``, ``status["gpus"]``.
     """
 
     text: str
     html: str | None = None
     data: Any = None
+    # already on the page, by `display`: not shown once more as the cell's value
+    shown: bool = False
 
     def __repr__(self) -> str:
         return self.text
 
     def _repr_html_(self) -> str | None:
         return self.html
+
+    def _ipython_display_(self) -> None:
+        if not self.shown:
+            raise NotImplementedError  # IPython's word for: as usual
+
+    def __getattr__(self, name: str) -> Any:
+        # not for names such as _ipython_display_, which IPython tries
+        if not name.startswith("_") and isinstance(self.data, dict) and name in self.data:
+            return self.data[name]
+        raise AttributeError(f"there is no {name!r}")
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __dir__(self) -> list[str]:
+        extra = [str(name) for name in self.data] if isinstance(self.data, dict) else []
+        return [*super().__dir__(), *extra]
 
 
 @dataclass(frozen=True)
@@ -60,12 +80,15 @@ class Command:
     add_options: Callable[[Parser], None] = field(default=lambda parser: None)
     complete: Callable[[str], list[str]] | None = None
     takes_cell: bool = False
+    examples: tuple[str, ...] = ()  # lines as they are typed, maybe with "  # what it does"
 
     def parser(self) -> Parser:
         """Its options, as argparse knows them."""
+        examples = "".join(f"\n  {line}" for line in self.examples)
         parser = Parser(
             prog=f"%gpucloud {self.name}",
             description=self.summary,
+            epilog=f"examples:{examples}" if examples else None,
             add_help=False,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,

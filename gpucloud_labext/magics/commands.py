@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from . import gpus, status, usage
 from .command import Command
 
-_ALL: tuple[Command, ...] = ()
+_ALL: tuple[Command, ...] = (
+    status.COMMAND,
+    gpus.COMMAND,
+    usage.COMMAND,
+)
 COMMANDS = {command.name: command for command in _ALL}

@@ -6,31 +6,50 @@ import difflib
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.error import UsageError
-
 from ..errors import LabError
-from .command import Command, Context, Result
-from .commands import COMMANDS
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from .command import Command, Context, Result
 
 HELP = "help"
 
 
 def load(shell: InteractiveShell) -> None:
-    """Make `%gpucloud` and `%%gpucloud` known to ``shell``."""
+    """Make `%gpucloud` and `%%gpucloud` known to ``shell``.
+
+    Every kernel calls this at its start, so what the commands need is imported at their first use.
+    """
 
     def gpucloud(line: str, cell: str | None = None) -> Any:
         """gpucloud from a notebook: `%gpucloud help` lists what it can do."""
+        from IPython.core.error import UsageError
+
+        from .command import Context
+
         try:
             return dispatch(line, Context(shell, cell))
         except LabError as error:
             # IPython shows a UsageError as one line, without a traceback
-            raise UsageError(error.message) from None
+            raise UsageError(" ".join(error.message.split())) from None
 
     # its stub types the decorator's use of it only
     shell.register_magic_function(gpucloud, "line_cell", "gpucloud")  # type: ignore[arg-type]
+    if shell.Completer is not None:
+        others = [each for each in shell.Completer.custom_matchers if each is not _match]
+        shell.Completer.custom_matchers = [*others, _match]
+
+
+def _match(context: Any) -> Any:
+    from .complete import matcher
+
+    return matcher(context)
+
+
+# how IPython knows one that is given its context
+_match.matcher_api_version = 2  # type: ignore[attr-defined]
+_match.matcher_identifier = "gpucloud"  # type: ignore[attr-defined]
 
 
 def dispatch(line: str, context: Context) -> Any:
@@ -52,6 +71,8 @@ def dispatch(line: str, context: Context) -> Any:
 
 def find(name: str) -> Command:
     """The sub-command ``name``. Raises LabError that names the nearest one."""
+    from .commands import COMMANDS
+
     if name in COMMANDS:
         return COMMANDS[name]
     near = difflib.get_close_matches(name, [*COMMANDS, HELP], n=1)
@@ -64,8 +85,11 @@ def find(name: str) -> Command:
 
 def explain(name: str | None) -> Result:
     """Help on one sub-command, or the list of all."""
+    from .command import Result
+    from .commands import COMMANDS
+
     if name is not None and name != HELP:
-        return Result(find(name).parser().format_help())
+        return Result(find(name).parser().format_help().rstrip())
     width = max((len(name) for name in COMMANDS), default=4)
     lines = [f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS.values()]
     return Result(

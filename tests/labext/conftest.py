@@ -25,13 +25,13 @@ POD = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
     with Service() as service:
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     environment = {**POD, "GPUCLOUD_API_URL": service.url}
     with running(tmp_path_factory.mktemp("lab"), environment, activity_interval=0.2) as lab:
