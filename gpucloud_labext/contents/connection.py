@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import configparser
 import datetime
 import gc
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.utils
 from botocore import UNSIGNED
 from botocore.config import Config
+
+from ..s3.keys import KeyFile, Keys
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 # costs these.
 CONNECT_TIMEOUT = 3
 READ_TIMEOUT = 30
-Keys = tuple[str, str, str | None]
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,8 @@ class Connection:
         self._client: S3Client | None = None
 
     def client(self) -> S3Client:
-        stamp = self._stamp()
+        file = self._key_file()
+        stamp = file.stamp() if file else None
         with self._lock:
             if self._client is None or stamp != self._made_for:
                 first = self._client is None
@@ -75,23 +74,11 @@ class Connection:
                     gc.freeze()
             return self._client
 
-    def _stamp(self) -> tuple[Any, ...] | None:
-        """What tells that the keys were renewed. A mounted Secret is a symlink that is switched."""
-        path = self._credentials_file()
-        if path is None:
-            return None
-        try:
-            seen = path.stat()
-        except OSError:
-            return (path, None)
-        return (path, seen.st_ino, seen.st_mtime_ns, seen.st_size)
-
-    def _credentials_file(self) -> Path | None:
+    def _key_file(self) -> KeyFile | None:
         own = self.settings
         if own.access_key_id or own.anon or own.boto3_session is not None:
             return None
-        name = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
-        return Path(name).expanduser() if name else None
+        return KeyFile.of_environment()
 
     def _make(self) -> S3Client:
         own = self.settings
@@ -117,10 +104,9 @@ class Connection:
         own = self.settings
         if own.access_key_id and own.secret_access_key:
             return own.access_key_id, own.secret_access_key, own.session_token
-        path = self._credentials_file()
-        # The environment keeps the keys of the server's start; the file has those of today, so
-        # the file wins. (boto3 alone would prefer the environment.)
-        return read_keys(path) if path else None
+        # boto3 alone would prefer the variables, which may be of yesterday
+        file = self._key_file()
+        return file.read() if file else None
 
     def _config(self) -> Config:
         own = self.settings
@@ -149,18 +135,6 @@ def _as_session(keys: Keys | None) -> dict[str, Any]:
         return {}
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
     return dict(zip(names, keys, strict=True))
-
-
-def read_keys(path: Path) -> Keys | None:
-    """The keys of a shared credentials file; None when it has none for the profile."""
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(path.read_text())
-        section = parser[os.environ.get("AWS_PROFILE") or "default"]
-        token = section.get("aws_session_token")
-        return section["aws_access_key_id"], section["aws_secret_access_key"], token
-    except (OSError, KeyError, configparser.Error):
-        return None
 
 
 def parse_time(value: Any) -> datetime.datetime:
