@@ -6,7 +6,6 @@ Nothing is watched here: only a server that is about to start, or that waits, ne
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Any
 
@@ -14,6 +13,7 @@ import aiohttp
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from ..model.gpus import Inventory, take_inventory
+from .listing import raw_items
 
 _ACTIVE = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -66,11 +66,4 @@ class InventoryReader:
 
     async def _items(self, list_method: Any, **selectors: str) -> list[dict[str, Any]]:
         # resource_version 0: the API server's cache is fresh enough and costs etcd nothing
-        response = await list_method(
-            resource_version="0", _preload_content=False, _request_timeout=5, **selectors
-        )
-        async with response:
-            if response.status != 200:
-                raise ApiException(status=response.status, reason=response.reason)
-            items: list[dict[str, Any]] = json.loads(await response.read())["items"]
-            return items
+        return await raw_items(list_method, resource_version="0", **selectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def document(prefix: str, routes: Iterable[Route]) -> dict[str, Any]:
         "servers": [{"url": prefix}],
         "paths": {
             f"/{route.path}": {
-                method.lower(): _operation(verb) for method, verb in route.verbs.items()
+                method.lower(): _operation(route.path, verb) for method, verb in route.verbs.items()
             }
             for route in routes
             if not route.is_page
@@ -62,10 +63,14 @@ _ERROR_SCHEMA = {
 }
 
 
-def _operation(verb: Verb) -> dict[str, Any]:
+def _operation(path: str, verb: Verb) -> dict[str, Any]:
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", path)
+    ]
     operation: dict[str, Any] = {
         "summary": verb.summary,
-        "parameters": [_parameter(field) for field in verb.parameters],
+        "parameters": in_path + [_parameter(field) for field in verb.parameters],
         "responses": {
             str(verb.status): {
                 "description": "Done",

@@ -16,7 +16,7 @@ from tornado.web import RequestHandler, URLSpec
 from ..metering.idle import GROUPS as CAPACITY_GROUPS
 from ..metering.prices import KINDS as PRICE_KINDS
 from ..metering.query import FILTERS, GROUPS, MAX_PAGE
-from .api import cluster, money, usage
+from .api import applications, cluster, money, s3, usage
 from .auth import Need
 from .contract import Field, Verb
 from .handler import LoginCallback, NotFound, Static
@@ -30,7 +30,8 @@ STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class Route:
-    """A path below the service's prefix."""
+    """A path below the service's prefix; `{name}` in it is one part of a path, which may be empty
+    (the default server has no name) and which the handler's methods get as an argument."""
 
     path: str
     handler: type[RequestHandler]
@@ -41,7 +42,12 @@ class Route:
     @property
     def pattern(self) -> str:
         """As a regular expression, which tornado matches in full; a folder takes what is in it."""
-        return re.escape(self.path) + ("(.*)" if self.path.endswith("/") else "")
+        parts = re.split(r"\{(\w+)\}", self.path)  # texts and names in turns
+        text = "".join(
+            f"(?P<{part}>[^/]*)" if number % 2 else re.escape(part)
+            for number, part in enumerate(parts)
+        )
+        return text + ("(.*)" if self.path.endswith("/") else "")
 
 
 MONTH = Field("month", "calendar month (UTC); not with start and end", example="2026-11")
@@ -53,6 +59,7 @@ WINDOW = (
 FILTER = tuple(Field(name, f"only this {name}; may be repeated", many=True) for name in FILTERS)
 FORMAT = Field("format", "json (default) or csv", allowed=("json", "csv"))
 PAGE_SIZE = Field("page_size", f"1 to {MAX_PAGE}; default 100", "integer", example="100")
+OF_USER = Field("user", "whose; default: your own. Of others: for admins")
 REASON = Field("reason", "why, for the records", required=True, example="agreed with finance")
 
 ROUTES: tuple[Route, ...] = (
@@ -131,6 +138,54 @@ ROUTES: tuple[Route, ...] = (
                     Field("group_by", f"comma-separated, of: {', '.join(CAPACITY_GROUPS)}, day"),
                     *WINDOW,
                 ),
+            )
+        },
+    ),
+    Route(
+        "api/applications",
+        applications.Applications,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "Applications with their states and home volumes",
+                (
+                    OF_USER,
+                    Field("scope", "own (default); all: for admins", allowed=("own", "all")),
+                ),
+            )
+        },
+    ),
+    Route(
+        "api/applications/{name}",
+        applications.ApplicationDetail,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "One application: state, size and used bytes of its home volume, bucket usage. "
+                "The default server has an empty name",
+                (OF_USER,),
+            )
+        },
+    ),
+    Route(
+        "api/s3",
+        s3.Data,
+        {
+            "GET": Verb(
+                Need.ACCESS, "Bucket, endpoint, team buckets, usage and quota in S3", (OF_USER,)
+            )
+        },
+    ),
+    Route(
+        "api/s3/credentials",
+        s3.Credentials,
+        {
+            "POST": Verb(
+                Need.ACCESS,
+                "Make a new S3 key; the old one is dead at once, running servers get the new one. "
+                "The secret is told this once, and only to its owner",
+                body=(OF_USER,),
+                status=201,
             )
         },
     ),

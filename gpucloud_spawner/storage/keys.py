@@ -157,7 +157,7 @@ class S3Keys:
         except (ApiException, OSError, TimeoutError):
             # nobody has the new key: it must not live on, and the old ones stay in use
             held = _held(await self._read(user), "AWS_ACCESS_KEY_ID")
-            if held and held != keys.access_key:
+            if held != keys.access_key:
                 await self._provider.revoke(user, keep=held)
             raise
         await self._provider.revoke(user, keep=keys.access_key)

@@ -1,14 +1,19 @@
-"""The home volume of an application: does it exist, how large is it, may it grow."""
+"""The home volume of an application: does it exist, how large and how full is it, may it grow."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 from kubernetes_asyncio.client import ApiException, CoreV1Api
 
 from ..model.units import parse_quantity
 
+log = logging.getLogger(__name__)
 # How long a deletion that is under way is waited for.
 GOING_SECONDS = 30
 
@@ -71,3 +76,38 @@ async def _claim_that_stays(api: CoreV1Api, name: str, namespace: str, timeout: 
         "The volume of an earlier application of this name is still being deleted. "
         "Try again in a minute, or choose another name."
     )
+
+
+async def used_bytes(
+    api: CoreV1Api, node: str, claim: Mapping[str, Any] | None, timeout: float = 5.0
+) -> int | None:
+    """How much of a mounted claim is in use, by the kubelet of ``node``; None: nobody can tell.
+
+    Nobody can while no pod has it mounted, or without the right to `get nodes/proxy` (the way to a
+    kubelet's stats through the API server; it also opens the kubelet's other doors, so a site may
+    well not give it).
+    """
+    if not node or claim is None:
+        return None
+    try:
+        answer = await api.connect_get_node_proxy_with_path(
+            node, "stats/summary", _preload_content=False, _request_timeout=timeout
+        )
+        async with answer:
+            if answer.status != 200:
+                log.info("No statistics of node %s: %s", node, answer.status)
+                return None
+            return _used(json.loads(await answer.read()), claim["metadata"])
+    except (ApiException, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        log.info("No statistics of node %s: %s", node, type(error).__name__)
+        return None
+
+
+def _used(summary: Mapping[str, Any], claim: Mapping[str, Any]) -> int | None:
+    """https://kubernetes.io/docs/reference/instrumentation/node-metrics/#summary-api-source"""
+    wanted = {"name": claim["name"], "namespace": claim["namespace"]}
+    for pod in summary.get("pods") or ():
+        for volume in pod.get("volume") or ():
+            if volume.get("pvcRef") == wanted and "usedBytes" in volume:
+                return int(volume["usedBytes"])
+    return None

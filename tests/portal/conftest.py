@@ -25,7 +25,7 @@ from tests.ports import free_ports
 
 SITE = Path(__file__).parent / "site.py"
 HERE = Path(__file__).parent
-WITH_A_HUB = ("test_roles.py", "test_api.py", "test_page.py", "test_budgets.py")
+WITH_A_HUB = ("test_roles.py", "test_api.py", "test_page.py", "test_budgets.py", "test_s3.py")
 OCTOBER = epoch("2025-10-07T10:00:00Z")
 
 
@@ -44,7 +44,8 @@ class Service:
         self.token = token
         self.environment = {
             **cloud.environment,
-            "GPUCLOUD_RUN": "1",  # the same configuration as that hub's
+            "GPUCLOUD_RUN": "1",  # the same configuration as that hub's, S3 included
+            "GPUCLOUD_S3": "rclone",
             "KUBECONFIG": str(cloud.kubeconfig),
             "JUPYTERHUB_API_URL": f"http://127.0.0.1:{cloud.port + 1}/hub/api",
             "JUPYTERHUB_API_TOKEN": token,
