@@ -25,7 +25,7 @@ from .output import Output
 from .packages import Packages
 from .script import Script
 
-CHECKPOINT_EVERY, LOGS_EVERY = 3.0, 3.0  # seconds
+CHECKPOINT_EVERY, LOGS_EVERY = 1.0, 3.0  # seconds
 _SERVER_GRACE = 2.0  # a parameter server has nothing to save
 _LEAD_GONE = 30.0  # how long a finished member waits for a lead that does not answer
 _PORT_FREE = 10.0  # how long the port of an ended script may take to become free
@@ -204,7 +204,8 @@ class Supervisor:
 
     async def _follow(self, script: Script, ended: asyncio.Task[int]) -> int | None:
         if self._gang is None:
-            return self._told(await ended)
+            await asyncio.wait({ended})  # not `await ended`, which would cancel it with us
+            return self._told(ended.result())
         gang, alone_since = self._gang, None
         loop = asyncio.get_running_loop()
         while not ended.done():
