@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, func, select
 from ..model.usage import DAY, Window, day_name, rfc3339
 from .db import reading
 from .errors import LedgerError, not_allowed
-from .statements import heartbeat
+from .statements import as_of_text, heartbeat
 from .sums import clipped, greatest, overlapping
 from .tables import CAPACITY, INTERVAL
 
@@ -53,7 +53,7 @@ class CapacityStatement:
         return {
             "start": rfc3339(self.window.start),
             "end": rfc3339(self.window.end),
-            "as_of": rfc3339(self.as_of),
+            "as_of": as_of_text(self.as_of),
             "rows": [row.as_json() for row in self.rows],
         }
 

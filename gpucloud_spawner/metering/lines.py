@@ -21,7 +21,7 @@ from ..model.usage import HOUR, Window, rfc3339
 from .db import reading
 from .errors import LedgerError
 from .query import Query, check_page_size
-from .statements import heartbeat
+from .statements import as_of_text, heartbeat
 from .sums import conditions, load_prices, overlapping
 from .tables import ADJUSTMENT, INTERVAL, VOLUME
 
@@ -98,7 +98,7 @@ class Page:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "as_of": rfc3339(self.as_of),
+            "as_of": as_of_text(self.as_of),
             "lines": [line.as_json() for line in self.lines],
             "next": self.cursor,
         }

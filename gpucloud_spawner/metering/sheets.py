@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from ..model.usage import rfc3339
 from .lines import Line
-from .statements import Row, Statement
+from .statements import Row, Statement, as_of_text
 
 # A cell that begins so may be run as a formula: https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -115,8 +115,8 @@ def statement_table(statement: Statement) -> str:
     window = statement.query.window
     return "\n".join(
         [
-            f"{rfc3339(window.start)} to {rfc3339(window.end)}, "
-            f"running ones up to {rfc3339(statement.as_of)}",
+            f"{rfc3339(window.start)} to {rfc3339(window.end)}, running ones up to "
+            f"{as_of_text(statement.as_of) or 'now not counted: the service has not reported yet'}",
             *texts,
             "",
         ]

@@ -6,7 +6,7 @@ tables and files for people in `sheets`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,7 +18,15 @@ from ..model.usage import HOUR, month_of, rfc3339
 from .db import reading
 from .lease import database_time
 from .query import Query
-from .sums import Sum, adjustment_rows, gpu_sums, group_value, load_prices, volume_sums
+from .sums import (
+    Overflow,
+    Sum,
+    adjustment_rows,
+    gpu_sums,
+    group_value,
+    load_prices,
+    volume_sums,
+)
 from .tables import POSITION
 
 DEFAULT_CURRENCY = "EUR"
@@ -63,7 +71,7 @@ class Statement:
         return {
             "start": rfc3339(self.query.window.start),
             "end": rfc3339(self.query.window.end),
-            "as_of": rfc3339(self.as_of),
+            "as_of": as_of_text(self.as_of),
             "currency": self.currency,
             "group_by": list(self.query.group_by),
             "rows": [row.as_json() for row in self.rows],
@@ -87,6 +95,12 @@ class _Account:
         self.amount += part.amount
         self.running = self.running or part.running
 
+    def include(self, other: _Account) -> None:
+        self.gpu_seconds += other.gpu_seconds
+        self.gib_seconds += other.gib_seconds
+        self.amount += other.amount
+        self.running = self.running or other.running
+
     def row(self, group: dict[str, str], digits: int) -> Row:
         return Row(
             group,
@@ -98,8 +112,13 @@ class _Account:
         )
 
 
+def as_of_text(as_of: int) -> str | None:
+    """The heartbeat for an answer; None before the first one."""
+    return rfc3339(as_of) if as_of else None
+
+
 def heartbeat(connection: Connection) -> int:
-    """Until when everything is known: open intervals are counted up to here."""
+    """Until when everything is known: open intervals are counted up to here. 0: nothing yet."""
     query = select(POSITION.c.heartbeat_at).where(POSITION.c.stream == "pods")
     return int(connection.scalar(query) or 0)
 
@@ -116,17 +135,13 @@ def usage(
 
     ``as_of``: count running intervals only up to here (default: the last heartbeat).
     """
-    with reading(engine).connect() as connection:
-        moment = heartbeat(connection) if as_of is None else as_of
-        parts = _parts(connection, query, moment)
-        accounts: dict[tuple[str, ...], _Account] = {}
-        total = _Account()
-        for part in parts:
-            account = accounts.get(part.key)
-            if account is None:
-                account = accounts[part.key] = _Account()
-            account.add(part)
-            total.add(part)
+    try:
+        moment, accounts = _accounts(engine, query, as_of, safely=False)
+    except Overflow:
+        moment, accounts = _accounts(engine, query, as_of, safely=True)
+    total = _Account()
+    for account in accounts.values():
+        total.include(account)
     rows = [
         accounts[key].row(dict(zip(query.group_by, key, strict=True)), digits)
         for key in sorted(accounts)
@@ -136,14 +151,23 @@ def usage(
     return Statement(query, currency, moment, rows, whole, rounding)
 
 
-def _parts(connection: Connection, query: Query, as_of: int) -> Iterable[Sum]:
-    prices = load_prices(connection)
-    yield from gpu_sums(connection, query, prices, as_of)
-    yield from volume_sums(connection, query, prices, as_of)
-    for row in adjustment_rows(connection, query):
-        named = {**row, "user": row["owner"]}
-        key = tuple(group_value(name, named, row["effective_at"]) for name in query.group_by)
-        yield Sum(key, row["gpu_seconds"], 0, row["money_nano"] * HOUR, False)
+def _accounts(
+    engine: Engine, query: Query, as_of: int | None, *, safely: bool
+) -> tuple[int, dict[tuple[str, ...], _Account]]:
+    """Until when it counts, and the sums by group. Raises Overflow, but not ``safely``."""
+    accounts: dict[tuple[str, ...], _Account] = defaultdict(_Account)
+    with reading(engine).connect() as connection:
+        moment = heartbeat(connection) if as_of is None else as_of
+        prices = load_prices(connection)
+        for part in gpu_sums(connection, query, prices, moment, safely=safely):
+            accounts[part.key].add(part)
+        for part in volume_sums(connection, query, prices, moment):
+            accounts[part.key].add(part)
+        for row in adjustment_rows(connection, query):
+            named = {**row, "user": row["owner"]}
+            key = tuple(group_value(name, named, row["effective_at"]) for name in query.group_by)
+            accounts[key].add(Sum(key, row["gpu_seconds"], 0, row["money_nano"] * HOUR, False))
+    return moment, accounts
 
 
 def month_totals(engine: Engine) -> dict[tuple[str, str], tuple[int, Decimal]]:

@@ -1,8 +1,10 @@
 """The SQL of statements: sums of GPU-seconds and GiB-seconds by group and by price.
 
 The database adds whole numbers; it is asked once for each piece of the window in which no price
-changes. Amounts stay exact: PostgreSQL multiplies by each half of a price, which fits into 64 bits,
-and sums without limit; SQLite, whose sums end at 64 bits, adds by price, and Python multiplies.
+changes. Amounts stay exact. They fit into 64 bits almost always, so that the database simply adds
+seconds times price; where they do not, it says so (`Overflow`), and is asked `safely`: PostgreSQL
+multiplies by each half of a price and sums without limit, SQLite adds by price and Python
+multiplies.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from sqlalchemy import (
     or_,
     select,
 )
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
@@ -47,6 +50,12 @@ COLUMNS = {
 # Where prices (billionths) are split. The highest half, 10^10, times the GPU-seconds of a line of 8
 # GPUs over three years, 10^9, is 10^19/8: below 2^63. An overflow would be an error, never a sum.
 HALF = 10**5
+# How PostgreSQL and SQLite say that a product or a sum is too large.
+_OVERFLOWS = ("bigint out of range", "integer overflow")
+
+
+class Overflow(ArithmeticError):
+    """An amount does not fit into the database's integers: ask `safely`."""
 
 
 class least(GenericFunction[int]):
@@ -154,13 +163,13 @@ def _sums(
     query: Query,
     weight: ColumnElement[Any],
     price: ColumnElement[Any] | None,
-    unlimited: bool,
+    halves: bool | None,
 ) -> Iterator[Select[Any]]:
     """The statements whose rows add up to the lines: one, or by day three."""
     start, end = lines.start, lines.end
     keys = _keys(lines.table, query)
     if "day" not in query.group_by:
-        yield _sum(keys, weight * (end - start), price, unlimited).where(*lines.where)
+        yield _sum(keys, weight * (end - start), price, halves).where(*lines.where)
         return
     # Three parts of a line, so that no line must be joined with the days that it touches: on its
     # first day, on its last, and on whole days in between (the same sum for each of them).
@@ -171,7 +180,7 @@ def _sums(
         (literal(DAY, BigInteger), first + 1, last, first + 1 < last),
     ):
         days = [day.label("day"), until.label("until")]
-        statement = _sum([*keys, *days], weight * part, price, unlimited)
+        statement = _sum([*keys, *days], weight * part, price, halves)
         yield statement.where(*lines.where, end > start, test)
 
 
@@ -179,12 +188,18 @@ def _sum(
     keys: Sequence[ColumnElement[Any]],
     seconds: ColumnElement[Any],
     price: ColumnElement[Any] | None,
-    unlimited: bool,
+    halves: bool | None,
 ) -> Select[Any]:
-    """Seconds by ``keys``, with their amount in two halves; or by price, too, for Python."""
+    """Seconds by ``keys`` and, where there is a price, their amount.
+
+    ``halves``: None: the amount itself; True: for each half of the price; False: none, but the
+    seconds by price, too.
+    """
     columns = list(keys)
     figures: list[ColumnElement[Any]] = [func.sum(seconds).label("seconds")]
-    if price is not None and unlimited:
+    if price is not None and halves is None:
+        figures.append(func.sum(seconds * price).label("amount"))
+    elif price is not None and halves:
         half = literal_column(str(HALF), Integer)
         figures.append(func.sum(seconds * (price // half)).label("high"))
         figures.append(func.sum(seconds * (price % half)).label("low"))
@@ -204,22 +219,31 @@ def _pieces(query: Query, boundaries: Sequence[int]) -> Iterator[Window]:
     return iter(query.window.split(cuts))
 
 
-def gpu_sums(connection: Connection, query: Query, prices: PriceList, as_of: int) -> Iterator[Sum]:
-    """Sums over all GPU intervals."""
-    unlimited = connection.dialect.name == "postgresql"
+def gpu_sums(
+    connection: Connection, query: Query, prices: PriceList, as_of: int, *, safely: bool = False
+) -> Iterator[Sum]:
+    """Sums over all GPU intervals. Raises Overflow, but not ``safely``; then what came before is
+    void, and the transaction, too."""
+    halves = connection.dialect.name == "postgresql" if safely else None
     weight = INTERVAL.c.gpus
     for piece in _pieces(query, prices.boundaries("gpu")):
         price = gpu_price(prices, piece.start)
         for lines in _lines(INTERVAL, query, piece, as_of):
-            for statement in _sums(lines, query, weight, price, unlimited):
+            for statement in _sums(lines, query, weight, price, halves):
                 for row in _rows(connection, statement):
-                    seconds = int(row.seconds)
-                    if unlimited:
-                        amount = int(row.high) * HALF + int(row.low)
-                    else:
-                        amount = seconds * row.price
+                    seconds, amount = int(row.seconds), _amount(row, halves)
                     for key in _keys_of(query, row, piece):
                         yield Sum(key, seconds, 0, amount, lines.running)
+
+
+def _amount(row: Any, halves: bool | None) -> int:
+    if halves:
+        return int(row.high) * HALF + int(row.low)
+    if halves is False:
+        return int(row.seconds) * int(row.price)
+    if isinstance(row.amount, float):  # SQLite's way to go on after an overflow
+        raise Overflow
+    return int(row.amount)
 
 
 def volume_sums(
@@ -229,7 +253,7 @@ def volume_sums(
     for piece in _pieces(query, prices.boundaries("storage")):
         nano = prices.storage_price(piece.start)
         for lines in _lines(VOLUME, query, piece, as_of):
-            for statement in _sums(lines, query, VOLUME.c.gib, None, True):
+            for statement in _sums(lines, query, VOLUME.c.gib, None, None):
                 for row in _rows(connection, statement):
                     seconds = int(row.seconds)
                     for key in _keys_of(query, row, piece):
@@ -238,16 +262,24 @@ def volume_sums(
 
 def _rows(connection: Connection, statement: Select[Any]) -> Iterator[Any]:
     """The rows of a sum; without groups, the sum of no lines is a row of NULLs."""
-    return (row for row in connection.execute(statement).all() if row.seconds is not None)
+    try:
+        rows = connection.execute(statement).all()
+    except DBAPIError as error:
+        if any(words in str(error.orig) for words in _OVERFLOWS):
+            raise Overflow from error
+        raise
+    return (row for row in rows if row.seconds is not None)
 
 
 def _keys_of(query: Query, row: Any, piece: Window) -> Iterator[tuple[str, ...]]:
     """The groups that a row's sums count in: one, or one for each of its days."""
+    groups = len(query.group_by)
+    by_day = "day" in query.group_by
+    if not by_day and row._fields[:groups] == query.group_by:
+        yield tuple(row[:groups])  # the usual case, quick for thousands of rows
+        return
     values = row._mapping
-    times = [piece.start]
-    if "day" in query.group_by:
-        times = [day * DAY for day in range(row.day, row.until)]
-    for at in times:
+    for at in [day * DAY for day in range(row.day, row.until)] if by_day else [piece.start]:
         yield tuple(group_value(name, values, at) for name in query.group_by)
 
 

@@ -35,6 +35,8 @@ moments = st.integers(BEGIN, END) | st.sampled_from([BEGIN + n * DAY for n in ra
 owners = st.sampled_from(["ada", "alan"])
 profiles = st.sampled_from(["tf", "cpu"])
 products = st.sampled_from(["", "A100", "H100"])
+# the last one makes amounts beyond 64 bits
+prices_nano = st.none() | st.integers(0, 3 * 10**9) | st.just(10**15 + 1)
 
 
 @st.composite
@@ -46,7 +48,7 @@ def interval_rows(draw: st.DrawFn) -> Row:
         "ended_alone": False, "gone": False, "recorded_by": "watch",
         "owner": draw(owners), "team": draw(st.sampled_from(["x", "y"])),
         "profile": draw(profiles), "product": draw(products), "gpus": draw(st.integers(0, 8)),
-        "price_nano": draw(st.none() | st.integers(0, 3 * 10**9)), "start_at": start,
+        "price_nano": draw(prices_nano), "start_at": start,
         "end_at": draw(st.none() | st.integers(start, END + DAY)),
     }  # fmt: skip
 
@@ -344,3 +346,27 @@ def test_a_day_is_a_day_of_utc(engine: Engine, groups: tuple[str, ...]) -> None:
     wanted = ["2026-10-31", "2026-11-01"] if groups == ("day",) else ["2026-10", "2026-11"]
     assert names == wanted
     assert [row.storage_gib_seconds for row in rows] == [1, 1]
+
+
+@pytest.mark.parametrize("groups", [(), ("user",), ("user", "day"), ("month",)])
+def test_amounts_beyond_64_bits_are_exact(engine: Engine, groups: tuple[str, ...]) -> None:
+    """Of one line, of a sum of lines, or of none: a database must not round, nor give up."""
+    base = {
+        "namespace": "n", "pod": "p", "node": "w", "component": "notebook", "app": "", "job": "",
+        "resource": "nvidia.com/gpu", "start_source": "scheduled", "end_source": "containers",
+        "ended_alone": True, "gone": True, "recorded_by": "watch", "owner": "ada", "team": "x",
+        "profile": "tf", "product": "", "gpus": 8, "start_at": BEGIN, "end_at": END,
+    }  # fmt: skip
+    prices = {
+        "one line": [10**15 + 1],
+        "their sum": [10**12 + 7] * 5,
+        "none": [10**9 + 3, 10**9 + 4],
+    }
+    query = Query(Window(BEGIN, END), groups)
+    for name, nanos in prices.items():
+        rows = [{**base, "uid": f"{i}", "price_nano": nano} for i, nano in enumerate(nanos)]
+        empty: dict[str, list[Row]] = {"volumes": [], "prices": [], "adjustments": []}
+        fill(engine, {**empty, "intervals": rows}, END)
+        expected = sum(8 * (END - BEGIN) * nano for nano in nanos)
+        assert (expected > 2**63) == (name != "none"), name
+        assert usage(engine, query).total.amount == expected, name
