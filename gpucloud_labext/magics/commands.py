@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from . import gpus, status, usage
+from . import gpus, s3, status, tensorboard, usage
 from .command import Command
 
 _ALL: tuple[Command, ...] = (
     status.COMMAND,
     gpus.COMMAND,
     usage.COMMAND,
+    s3.COMMAND,
+    tensorboard.COMMAND,
 )
 COMMANDS = {command.name: command for command in _ALL}

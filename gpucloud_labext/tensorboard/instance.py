@@ -133,6 +133,7 @@ class Instance:
             await self._wait_for_socket(process)
             if not self._stopping.is_set():
                 self.state = RUNNING
+                self.touch()  # a slow start is no idleness
                 self._settled.set()
             while not self._stopping.is_set():
                 if process.returncode is not None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from ..errors import LabError
 
 SCHEME = "s3://"
-MAX_BYTES = 1024  # of a key in S3; a folder's name on a disk may be longer, but none is
+MAX_BYTES = 1024  # of a key in S3; a path on a disk may be longer, but none is
+MAX_PART_BYTES = 255  # of a name on a disk, where copies from S3 go, too
 # the mounted drives of the file browser: `s3`, `s3-<team>`
 DRIVE = "s3"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -69,6 +70,8 @@ def _check_text(text: str) -> None:
         raise _refused("not_a_path", "logdir is not valid text.") from None
     if length > MAX_BYTES:
         raise _refused("too_long", f"logdir has {length} bytes; {MAX_BYTES} are allowed.")
+    if any(len(part.encode()) > MAX_PART_BYTES for part in text.split("/")):
+        raise _refused("too_long", f"A folder's name in logdir has over {MAX_PART_BYTES} bytes.")
     if _CONTROL.search(text):
         raise _refused("not_a_path", "logdir has control characters in it.")
 

@@ -124,6 +124,8 @@ class TensorBoardHandler(ProxyHandler):
                 await self._answer(answer, path)
         except (aiohttp.ClientError, TimeoutError) as error:
             self._broken(instance, error)
+        finally:
+            instance.touch()  # a long download is no idleness either
 
     def _request_headers(self) -> list[tuple[str, str]]:
         dropped = HOP_BY_HOP | PRIVATE | {"content-length"}
