@@ -116,7 +116,8 @@ def _ask_driver(wanted: set[str], expected: bool) -> Reading:
         return Reading(f"NVIDIA's driver does not answer: {error}")
     try:
         devices: list[Device] = []
-        for handle in _handles(pynvml):
+        failed: list[str] = []
+        for handle in _handles(pynvml, failed):
             device = _device(pynvml, len(devices), handle)
             if not wanted or device.uuid in wanted:
                 devices.append(device)
@@ -125,15 +126,24 @@ def _ask_driver(wanted: set[str], expected: bool) -> Reading:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+    if failed:
+        return Reading("; ".join(failed), devices)
     if not devices:
         return Reading("The driver shows none of this server's GPUs." if expected else NO_GPU)
     return Reading(None, devices)
 
 
-def _handles(nvml: Any) -> Iterator[Any]:
-    """The devices that the driver shows; of one that is divided (MIG), its slices."""
+def _handles(nvml: Any, failed: list[str]) -> Iterator[Any]:
+    """The devices that the driver shows; of one that is divided (MIG), its slices.
+
+    Those that it cannot reach are told in ``failed``.
+    """
     for index in range(nvml.nvmlDeviceGetCount()):
-        whole = nvml.nvmlDeviceGetHandleByIndex(index)
+        try:
+            whole = nvml.nvmlDeviceGetHandleByIndex(index)
+        except nvml.NVMLError as error:
+            failed.append(f"GPU {index} does not answer: {error}")
+            continue
         try:
             divided = nvml.nvmlDeviceGetMigMode(whole)[0] == nvml.NVML_DEVICE_MIG_ENABLE
         except nvml.NVMLError:  # a device without MIG
@@ -177,7 +187,7 @@ def _processes(nvml: Any, handle: Any) -> list[Process]:
 def _tell(nvml: Any, ask: Callable[[Any], Any], handle: Any) -> Any:
     try:
         return ask(handle)
-    except nvml.NVMLError:
+    except (nvml.NVMLError, nvml.NVMLLibraryMismatchError):  # the latter: by an old driver
         return None
 
 
