@@ -1,4 +1,7 @@
-"""`gpucloud db upgrade|current` and `gpucloud usage`: for admins on the hub's machine."""
+"""`gpucloud db upgrade|current` and `gpucloud usage`: for admins on the hub's machine.
+
+Every `gpucloud` command loads this module: SQLAlchemy is imported where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
-
-from . import db
 from .errors import LedgerError
-from .query import FILTERS, GROUPS, Query
-from .sheets import statement_csv, statement_table
-from .statements import DEFAULT_CURRENCY, usage
+from .query import DEFAULT_CURRENCY, FILTERS, GROUPS, Query
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 
 def add_commands(commands: Any) -> None:
@@ -55,6 +56,8 @@ def add_commands(commands: Any) -> None:
 
 def run_db(arguments: argparse.Namespace) -> int:
     """`gpucloud db ...`; returns the exit code."""
+    from . import db
+
     try:
         with _engine(arguments.db) as engine:
             if arguments.action == "upgrade":
@@ -69,6 +72,10 @@ def run_db(arguments: argparse.Namespace) -> int:
 
 def run_usage(arguments: argparse.Namespace) -> int:
     """`gpucloud usage ...`; returns the exit code."""
+    from . import db
+    from .sheets import statement_csv, statement_table
+    from .statements import usage
+
     filters = {name: values for name in FILTERS if (values := getattr(arguments, name))}
     try:
         query = Query.parse(
@@ -91,6 +98,8 @@ def run_usage(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _engine(url: str | None) -> Iterator[Engine]:
+    from .db import make_engine
+
     if url is None:
         file = Path(os.environ.get("GPUCLOUD_DATA") or ".gpucloud") / "jupyterhub.sqlite"
         if not file.exists():
@@ -98,7 +107,7 @@ def _engine(url: str | None) -> Iterator[Engine]:
                 "no_database", "Name the hub's database: --db URL, or GPUCLOUD_DB_URL."
             )
         url = f"sqlite:///{file}"
-    engine = db.make_engine(url)
+    engine = make_engine(url)
     try:
         yield engine
     finally:

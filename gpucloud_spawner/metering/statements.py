@@ -17,7 +17,7 @@ from ..model.pricing import to_money
 from ..model.usage import HOUR, month_of, rfc3339
 from .db import reading
 from .lease import database_time
-from .query import Query
+from .query import DEFAULT_CURRENCY, Query
 from .sums import (
     Overflow,
     Sum,
@@ -28,8 +28,6 @@ from .sums import (
     volume_sums,
 )
 from .tables import POSITION
-
-DEFAULT_CURRENCY = "EUR"
 
 
 @dataclass(frozen=True, slots=True)
