@@ -46,7 +46,7 @@ class MeterSettings:
     namespace: str | None = None  # None: all namespaces
     gpus: GPUResources = field(default_factory=GPUResources)
     audit_seconds: float = 60.0
-    # how long the watch may lag behind a list before that is a difference
+    # how long the watch may lag behind a list or the hub's word before that is a difference
     settle_seconds: float = 5.0
     inbox_seconds: float = 2.0
     lease_seconds: int = 15
@@ -228,7 +228,9 @@ class Meter:
     async def _inbox_for_ever(self, nodes: NodeStream) -> None:
         while True:
             try:
-                read, added, closed = await self.in_thread(self.writer.store_inbox, nodes.products)
+                read, added, closed = await self.in_thread(
+                    self.writer.store_inbox, nodes.products, self.settings.settle_seconds
+                )
                 self._count("only-in-stop-record", added)
                 if added or closed:
                     log.warning(

@@ -8,7 +8,6 @@ adds a row here, the service takes it in. Called in the hub from a thread; a sto
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, update
 
 from ..model.usage import DAY, PodFacts
 from .db import writing
+from .lease import database_time
 from .observe import GPUResources, read_pod, trim
 from .tables import STOP_RECORD
 
@@ -33,7 +33,7 @@ def record_stop(engine: Engine, pod: Mapping[str, Any], *, gone: bool) -> None:
         connection.execute(
             insert(STOP_RECORD).values(
                 uid=pod["metadata"]["uid"],
-                written_at=int(time.time()),
+                written_at=database_time(connection),
                 gone=gone,
                 pod=json.dumps(trim(pod)),
                 done_at=None,
@@ -42,12 +42,15 @@ def record_stop(engine: Engine, pod: Mapping[str, Any], *, gone: bool) -> None:
 
 
 def read_inbox(
-    connection: Connection, gpus: GPUResources, limit: int = 1000
+    connection: Connection, gpus: GPUResources, *, until: int, limit: int = 1000
 ) -> tuple[list[int], list[PodFacts]]:
-    """The oldest records that were not taken in yet: their ids, and what they say."""
+    """The oldest records that were not taken in yet: their ids, and what they say.
+
+    Only those written at ``until`` or before: the watch is given time to tell the same first.
+    """
     rows = connection.execute(
         select(STOP_RECORD.c.id, STOP_RECORD.c.pod, STOP_RECORD.c.gone)
-        .where(STOP_RECORD.c.done_at.is_(None))
+        .where(STOP_RECORD.c.done_at.is_(None), STOP_RECORD.c.written_at <= until)
         .order_by(STOP_RECORD.c.id)
         .limit(limit)
     ).all()

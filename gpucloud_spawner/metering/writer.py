@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,10 +117,12 @@ class Writer:
         more = record_gone(connection, gone, heartbeat=heartbeat, source="watch")
         return Recorded(recorded.new, recorded.closed + more.closed, recorded.changed)
 
-    def store_inbox(self, products: Mapping[str, str]) -> tuple[int, int, int]:
-        """Take in the hub's stop records: how many were read, added a line, closed a line."""
+    def store_inbox(self, products: Mapping[str, str], settle: float) -> tuple[int, int, int]:
+        """Take in the hub's stop records that are ``settle`` seconds old: how many were read, added
+        a line, closed a line."""
         with self.lease.write() as connection:
-            ids, facts = read_inbox(connection, self._gpus)
+            until = database_time(connection) - math.ceil(settle)
+            ids, facts = read_inbox(connection, self._gpus, until=until)
             beat = heartbeats(connection).get("pods", 0)
             recorded = record_pods(
                 connection, with_products(facts, products), heartbeat=beat, source="stop-record"

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, delete, select
 from gpucloud_spawner.metering import db
 from gpucloud_spawner.metering.adjustments import Correction, adjust
 from gpucloud_spawner.metering.idle import capacity
+from gpucloud_spawner.metering.lease import database_time
 from gpucloud_spawner.metering.lines import intervals
 from gpucloud_spawner.metering.nodes import record_node, record_node_gone
 from gpucloud_spawner.metering.observe import (
@@ -476,10 +477,12 @@ def test_a_stop_record_tells_what_neither_watch_nor_list_saw(engine: Engine) -> 
     record_stop(engine, running(a_pod(), T0 + 3), gone=False)
     record_stop(engine, last, gone=True)
     with db.writing(engine).begin() as connection:
-        ids, facts = read_inbox(connection, GPUS)
+        now = database_time(connection)
+        assert read_inbox(connection, GPUS, until=now - 60) == ([], [])  # the watch goes first
+        ids, facts = read_inbox(connection, GPUS, until=now)
         recorded = record_pods(connection, facts, heartbeat=0, source="stop-record")
         mark_done(connection, ids, T0)
-        assert read_inbox(connection, GPUS) == ([], [])
+        assert read_inbox(connection, GPUS, until=now) == ([], [])
     assert recorded.new == ("u1",)
     assert end(engine) == (T0 + 60, "containers")
     assert tell(engine, last, gone=True) == Recorded()  # and the watch adds nothing to it
