@@ -28,7 +28,7 @@ from .metrics import JobMetrics
 from .objects import JobObjects, ObjectsByJob
 from .store import JobStore
 from .view import Outcome, View, at_the_end, look
-from .words import ended, hint, tail
+from .words import ended, hint, last_words, tail
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -177,8 +177,9 @@ class JobController:
         if record.launched_at is None:
             return await self._launch(record)
         view = look(record, objects)
-        if view.missing and view.outcome is None:
-            objects = await self.objects.read(job)  # the watch may only be late
+        if view.missing or view.outcome is not None:
+            # a watch may only be late, and that of Jobs is sometimes ahead of that of pods
+            objects = await self.objects.read(job)
             view = look(record, objects)
         if view.outcome is None and view.missing:
             roles = ", ".join(view.missing)
@@ -312,12 +313,14 @@ class JobController:
 
     async def _failure(self, record: JobRecord, outcome: Outcome) -> Failure:
         assert outcome.pod is not None
-        lines = tuple((await self._actions.log_tail(outcome.pod)).splitlines())
+        # the runner's last words are in its status, which is there even where the log is not
+        text = await self._actions.log_tail(outcome.pod) or last_words(outcome.pod)
+        lines = tuple(text.splitlines())
         return Failure(
             replica=outcome.replica,
             exit_code=ended(outcome.pod).get("exitCode"),
             lines=tail("\n".join(lines)),
-            hint=hint(lines, record.spec),
+            hint=last_words(outcome.pod, "hint") or hint(lines, record.spec),
         )
 
     async def _wind_up(self, record: JobRecord, objects: JobObjects) -> float | None:

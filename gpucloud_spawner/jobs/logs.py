@@ -50,7 +50,7 @@ class JobLogs:
         """Whether the job is over and a pod of it, or the one of ``replica``, is gone."""
         if not record.is_over:
             return False
-        there = {_replica_of(pod) for pod in self._objects.of(record.id).pods.values()}
+        there = {_replica_of(pod) for pod in (await self._pods(record.id, over=True)).values()}
         wanted = [replica] if replica else [r.name for r in record.replicas]
         return not there.issuperset(wanted)
 
@@ -95,7 +95,8 @@ class JobLogs:
         try:
             while True:
                 over = not follow or await self._is_over(record.id)
-                for name, pod in self._unread(record.id, replica, done):
+                pods = await self._pods(record.id, over)
+                for name, pod in _unread(pods, replica, done):
                     if name not in readers or readers[name].done():
                         done.add(pod["metadata"]["uid"])
                         prefix = b"" if replica else f"[{name}] ".encode()
@@ -104,7 +105,7 @@ class JobLogs:
                 busy = [task for task in readers.values() if not task.done()]
                 if busy and over:
                     await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
-                elif over and not self._unread(record.id, replica, done):
+                elif over and not _unread(pods, replica, done):
                     break
                 else:
                     await self._objects.wait_for_change(record.id, LOOK_SECONDS)
@@ -116,17 +117,11 @@ class JobLogs:
         record = await self._find(job)
         return record is None or record.is_over
 
-    def _unread(self, job: str, replica: str, done: set[str]) -> list[tuple[str, Pod]]:
-        """Pods whose container has started, the oldest of each replica first."""
-        pods = [
-            (name, pod)
-            for pod in self._objects.of(job).pods.values()
-            if (name := _replica_of(pod))
-            and replica in ("", name)
-            and pod["metadata"]["uid"] not in done
-            and _has_started(pod)
-        ]
-        return sorted(pods, key=lambda item: item[1]["metadata"]["creationTimestamp"])
+    async def _pods(self, job: str, over: bool) -> dict[str, Pod]:
+        """The job's pods. Of one that is over, asked for: the watch may be late with their end."""
+        if not over:
+            return dict(self._objects.of(job).pods)
+        return dict((await self._objects.read(job)).pods)
 
     async def _read_pod(
         self, pod: Pod, prefix: bytes, follow: bool, tail: int | None, lines: Lines
@@ -219,6 +214,19 @@ def _sortable(stamp: bytes) -> bytes:
     """A time with nine decimals; Kubernetes leaves zeros at the end out."""
     whole, _, decimals = stamp.rstrip(b"Z").partition(b".")
     return whole + b"." + decimals.ljust(9, b"0")
+
+
+def _unread(pods: dict[str, Pod], replica: str, done: set[str]) -> list[tuple[str, Pod]]:
+    """Pods whose container has started, the oldest of each replica first."""
+    found = [
+        (name, pod)
+        for pod in pods.values()
+        if (name := _replica_of(pod))
+        and replica in ("", name)
+        and pod["metadata"]["uid"] not in done
+        and _has_started(pod)
+    ]
+    return sorted(found, key=lambda item: item[1]["metadata"]["creationTimestamp"])
 
 
 def _replica_of(pod: Pod) -> str:

@@ -48,7 +48,6 @@ NO_CODE, NO_PACKAGES, NO_GANG, STOPPED = 80, 81, 82, 83
 GRACE_SECONDS = 30
 KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
-_FAILURES = "batch.kubernetes.io/job-index-failure-count"
 
 # What notebooks and replicas have in common: the settings of KubeSpawner that say where pods run
 # and what they may do. Volumes are not among them: a home volume is one server's.
@@ -205,7 +204,8 @@ def _pod(record: JobRecord, role: str, site: Site, profile: Profile) -> V1Pod:
     container = pod.spec.containers[0]
     container.name = CONTAINER
     container.ports = None  # every replica has another one
-    container.env += _downward()
+    source = V1EnvVarSource(field_ref=V1ObjectFieldSelector(field_path="status.podIP"))
+    container.env.append(V1EnvVar(name="POD_IP", value_from=source))
     pod.spec.restart_policy = "Never"
     pod.spec.subdomain = record.id
     pod.spec.termination_grace_period_seconds = GRACE_SECONDS
@@ -256,18 +256,3 @@ def _environment(record: JobRecord, role: str) -> dict[str, str]:
         env["NVIDIA_VISIBLE_DEVICES"] = "void"
     # as written: Kubernetes would put other variables in the place of $(NAME)
     return {name: text.replace("$", "$$") for name, text in env.items()}
-
-
-def _downward() -> list[V1EnvVar]:
-    fields = {
-        "POD_IP": "status.podIP",
-        # how often this replica was started again
-        "GPUCLOUD_RESTART": f"metadata.annotations['{_FAILURES}']",
-    }
-    return [
-        V1EnvVar(
-            name=name,
-            value_from=V1EnvVarSource(field_ref=V1ObjectFieldSelector(field_path=path)),
-        )
-        for name, path in fields.items()
-    ]

@@ -219,7 +219,7 @@ def at_the_end(replicas: tuple[Replica, ...], state: str) -> tuple[Replica, ...]
     return tuple(
         replace(r, state=ends, reason="Ended with the job.") if r.state == "running" else r
         for r in replicas
-    )
+    )  # those that never ran stay pending
 
 
 def _outcome(

@@ -37,14 +37,14 @@ def ended(pod: Pod) -> Mapping[str, Any]:
     return found
 
 
-def last_words(pod: Pod) -> str:
-    """What the runner itself says about its end."""
+def last_words(pod: Pod, what: str = "message") -> str:
+    """What the runner itself says about its end: `message`, or a `hint`."""
     try:
         told = json.loads(ended(pod).get("message") or "")
     except ValueError:
         return ""
-    message = told.get("message") if isinstance(told, dict) else None
-    return str(message)[:_LINE] if message else ""
+    text = told.get(what) if isinstance(told, dict) else None
+    return str(text) if text else ""
 
 
 def was_disrupted(pod: Pod) -> bool:
@@ -77,7 +77,7 @@ def why_ended(pod: Pod) -> str:
         status = pod.get("status") or {}
         return str(status.get("message") or status.get("reason") or "its pod failed")[:_LINE]
     if code in _CODES:
-        return last_words(pod) or _CODES[code]
+        return last_words(pod)[:_LINE].strip() or _CODES[code]
     if code > 128:
         signal = _SIGNALS.get(code - 128, f"signal {code - 128}")
         return f"it was killed ({signal}, exit code {code})"

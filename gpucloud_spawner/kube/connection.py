@@ -12,9 +12,10 @@ class NoCluster(Exception):
     """There is no way to a cluster (yet); the text says what is missing."""
 
 
-async def connect() -> ApiClient:
+async def connect(connections: int | None = None) -> ApiClient:
     """A client of the cluster that we run in, else of the one of KUBECONFIG. Raises NoCluster.
 
+    ``connections``: the most at a time; None: the library's own limit.
     Makes no request: whether the cluster answers is for its callers to find out, again and again.
     """
     settings = Configuration()
@@ -27,4 +28,6 @@ async def connect() -> ApiClient:
             await config.load_kube_config(config_file=file, client_configuration=settings)
         except (config.ConfigException, OSError, ValueError, TypeError) as error:
             raise NoCluster(f"no cluster to connect to: {error}") from error
+    if connections is not None:
+        settings.connection_pool_maxsize = connections
     return ApiClient(configuration=settings)

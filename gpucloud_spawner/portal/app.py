@@ -22,10 +22,13 @@ from sqlalchemy.exc import DBAPIError
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
+from ..jobs.logs import JobLogs
+from ..jobs.metrics import JobMetrics
 from ..kube.connection import NoCluster, connect
 from ..kube.inventory import InventoryReader
 from ..kube.watch import cancel_and_wait
 from ..metering import db
+from ..metering.job_records import JobRecords
 from ..metering.meter import Meter, MeterSettings
 from ..metering.metrics import LedgerMetrics
 from ..metering.prices import sync_site_prices
@@ -34,6 +37,7 @@ from .auth import Teams, make_hub_auth
 from .contract import MAX_BODY_BYTES
 from .errors import PortalError
 from .handler import NotFound
+from .job_service import JobService
 from .routes import NOT_FOUND, ROUTES, mount
 from .settings import HubAccess, Settings, SettingsError
 
@@ -62,7 +66,9 @@ class Portal:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.metrics = LedgerMetrics(self.registry)
+        self.job_metrics = JobMetrics(self.registry)
         self.engine = db.make_engine(settings.db_url)
+        self.job_records = JobRecords(self.engine)
         self.is_ready = False
         self._threads = ThreadPoolExecutor(QUERY_THREADS, thread_name_prefix="gpucloud-query")
         self._server: HTTPServer | None = None
@@ -71,6 +77,7 @@ class Portal:
         self._inventory: InventoryReader | None = None
         self._meter: Meter | None = None
         self._s3_keys: S3Keys | None = None
+        self._jobs: JobService | None = None
 
     async def start(self) -> None:
         """Open the ledger, serve, and meter.
@@ -94,6 +101,8 @@ class Portal:
         if self._server is not None:
             self._server.stop()
             await self._server.close_all_connections()
+        if self._jobs is not None:
+            await self._jobs.stop()
         if self._meter is not None:
             await self._meter.stop()
         if self._client is not None:
@@ -137,6 +146,20 @@ class Portal:
         if self._s3_keys is None:  # one for all requests: it lets one rotation follow the other
             self._s3_keys = S3Keys(provider, self.kube, namespace)
         return self._s3_keys
+
+    @property
+    def job_logs(self) -> JobLogs:
+        """The logs of jobs. Raises PortalError while there is no way to the cluster."""
+        if self._jobs is None:
+            raise PortalError(
+                503, "cluster_unavailable", "The cluster does not answer at the moment. Try again."
+            )
+        return self._jobs.logs
+
+    def wake_job(self, job: str) -> None:
+        """A job was stored or is to be stopped: see to it now."""
+        if self._jobs is not None:
+            self._jobs.controller.wake(job)
 
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
@@ -206,7 +229,20 @@ class Portal:
             gpus=self.settings.gpus,
             audit_seconds=self.settings.audit_seconds,
         )
-        self._meter = Meter(self.engine, CoreV1Api(client), settings, self.metrics)
+        meter = Meter(self.engine, CoreV1Api(client), settings, self.metrics)
+        if self.settings.pod_namespace is not None:
+            assert self._inventory is not None
+            self._jobs = await JobService.make(
+                client,
+                self.job_records,
+                self.settings.pod_namespace,
+                self.settings.jobs,
+                leads=lambda: meter.leads,  # of several services, the one that meters
+                inventory=self._inventory,
+                metrics=self.job_metrics,
+            )
+            self._jobs.start()
+        self._meter = meter
         await self._meter.start()
 
 

@@ -16,7 +16,8 @@ from tornado.web import RequestHandler, URLSpec
 from ..metering.idle import GROUPS as CAPACITY_GROUPS
 from ..metering.prices import KINDS as PRICE_KINDS
 from ..metering.query import FILTERS, GROUPS, MAX_PAGE
-from .api import applications, cluster, money, s3, usage
+from ..model.job_record import STATES
+from .api import applications, cluster, jobs, money, s3, usage
 from .auth import Need
 from .contract import Field, Verb
 from .handler import LoginCallback, NotFound, Static
@@ -61,6 +62,33 @@ FORMAT = Field("format", "json (default) or csv", allowed=("json", "csv"))
 PAGE_SIZE = Field("page_size", f"1 to {MAX_PAGE}; default 100", "integer", example="100")
 OF_USER = Field("user", "whose; default: your own. Of others: for admins")
 REASON = Field("reason", "why, for the records", required=True, example="agreed with finance")
+
+JOB_BODY = (
+    Field(
+        "idempotency_key",
+        "new for every job: repeating a request launches nothing twice",
+        required=True,
+    ),
+    Field("command", "program and arguments", "array", required=True, example='["python", "a.py"]'),
+    Field("code", "SHA-256 of the manifest of the uploaded code", required=True),
+    Field("name", "a-z, 0-9, hyphens; default: from the script's name", example="mnist"),
+    Field("replicas", "numbers of chief, worker, ps, evaluator", "object", example='{"worker": 2}'),
+    Field("gpus", "of each chief and worker; default: the profile's", "integer"),
+    Field("ps_gpus", "of each parameter server; default 0", "integer"),
+    Field("profile", "default: the first that you may use", example="tensorflow"),
+    Field("image", "key of one of the profile's images; default: its first"),
+    Field("team", "which is billed; default: the first of yours"),
+    Field("cpu", "cores of each replica, within the profile's limit", example="2"),
+    Field("memory", "of each replica, within the profile's limit", example="4G"),
+    Field("env", "variables", "object", example='{"SEED": "1"}'),
+    Field("timeout_seconds", "after which it is ended, its waiting included", "integer"),
+    Field(
+        "gang_seconds",
+        "after which it gives up machines that it holds while others lack",
+        "integer",
+    ),
+    Field("retries", "how often each replica is started again when it fails", "integer"),
+)
 
 ROUTES: tuple[Route, ...] = (
     Route("", UsagePage, {"GET": Verb(Need.ACCESS, "Page", (MONTH,), answers="text/html")}, True),
@@ -186,6 +214,54 @@ ROUTES: tuple[Route, ...] = (
                 "The secret is told this once, and only to its owner",
                 body=(OF_USER,),
                 status=201,
+            )
+        },
+    ),
+    Route(
+        "api/jobs",
+        jobs.Jobs,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "Jobs, the newest first",
+                (
+                    Field("state", "only these", many=True, allowed=STATES),
+                    Field("user", "whose; default: your own, for administrators everybody's"),
+                    Field("team", "only those that are billed to it"),
+                    PAGE_SIZE,
+                    Field("cursor", "`next` of the page before"),
+                ),
+            ),
+            "POST": Verb(
+                Need.ACCESS,
+                "Launch a job. A request that is repeated with its key is answered with the job of "
+                "the first (200)",
+                body=JOB_BODY,
+                status=201,
+            ),
+        },
+    ),
+    Route(
+        "api/jobs/{id}",
+        jobs.Job,
+        {
+            "GET": Verb(Need.ACCESS, "One job"),
+            "DELETE": Verb(Need.ACCESS, "Stop a job; its record stays"),
+        },
+    ),
+    Route(
+        "api/jobs/{id}/logs",
+        jobs.Logs,
+        {
+            "GET": Verb(
+                Need.ACCESS,
+                "What its replicas write. 410, with the place in the bucket, once they are gone",
+                (
+                    Field("replica", "only this one; without, each line has the replica's name"),
+                    Field("follow", "1: until the job is over", allowed=("0", "1")),
+                    Field("tail", "only so many last lines of each replica", "integer"),
+                ),
+                answers="text/plain",
             )
         },
     ),
