@@ -41,6 +41,7 @@ PERSONAL = {
     "api/applications": 400,
     "api/applications/{name}": 400,
     "api/s3": 400,
+    "api/jobs": 200,
 }
 
 
@@ -57,9 +58,9 @@ def test_who_gets_in(ask: Ask, who: str, call: tuple[Route, str]) -> None:
     body = {"json": {"no such field": 1}} if method == "POST" else {}
     answer = ask(who, route.path, method, **body)
     if need is Need.NOTHING or need in RIGHTS[who]:
-        if who == "namesake" and route.path in PERSONAL:
+        if who == "namesake" and method == "GET" and route.path in PERSONAL:
             assert answer.status_code == 403
-        elif who == "auditor" and route.path in PERSONAL:
+        elif who == "auditor" and method == "GET" and route.path in PERSONAL:
             assert answer.status_code == PERSONAL[route.path]
         elif "{" in route.path:
             assert answer.status_code == 404  # there is none of that name
