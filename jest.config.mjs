@@ -1,25 +1,30 @@
 // JupyterLab's packages are ES modules: they are compiled as ours are.
-const compiled = ['@jupyterlab', '@jupyter', '@lumino', 'lib0', 'y-protocols', 'yjs', 'nanoid'];
+const compiled = [
+  '@jupyterlab',
+  '@jupyter',
+  '@lumino',
+  '@microsoft',
+  'exenv-es6',
+  'lib0',
+  'y-protocols',
+  'yjs',
+  'nanoid'
+];
+const swc = {
+  jsc: {
+    parser: { syntax: 'typescript', tsx: true },
+    transform: { react: { runtime: 'automatic' } },
+    target: 'es2022'
+  }
+};
+const tests = '<rootDir>/tests/labext/frontend';
 
 export default {
-  testEnvironment: 'jsdom',
-  roots: ['<rootDir>/tests/labext/frontend'],
+  testEnvironment: `${tests}/environment.cjs`,
+  roots: [tests],
   testMatch: ['**/*.test.ts?(x)'],
-  transform: {
-    '\\.[jt]sx?$': [
-      '@swc/jest',
-      {
-        jsc: {
-          parser: { syntax: 'typescript', tsx: true },
-          transform: { react: { runtime: 'automatic' } },
-          target: 'es2022'
-        }
-      }
-    ],
-    '\\.svg$': '<rootDir>/tests/labext/frontend/text.cjs'
-  },
+  transform: { '\\.[jt]sx?$': ['@swc/jest', swc], '\\.svg$': `${tests}/text.cjs` },
   transformIgnorePatterns: [`/node_modules/(?!(${compiled.join('|')})/)`],
-  moduleNameMapper: { '\\.css$': '<rootDir>/tests/labext/frontend/empty.cjs' },
-  setupFiles: ['<rootDir>/tests/labext/frontend/setup.ts'],
+  moduleNameMapper: { '\\.css$': `${tests}/empty.cjs` },
   cacheDirectory: '<rootDir>/node_modules/.cache/jest'
 };

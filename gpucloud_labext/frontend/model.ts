@@ -46,7 +46,7 @@ export class Model implements IDisposable {
 
   async showMonth(back: number): Promise<void> {
     this.back = Math.min(0, back);
-    await this.usage.refresh();
+    await this.usage.ask();
   }
 
   /** Percent of use of a GPU at the latest looks, oldest first. */

@@ -71,15 +71,17 @@ export class Resource<T> implements IDisposable {
       await this.look().catch(() => undefined);
       return;
     }
-    // through the poll: its next turn is counted from now, and a success ends its slowing down
-    await this.poll.refresh();
+    // Through the poll: its next turn is counted from now, and a success ends its slowing down. Not
+    // by its own refresh(), which would take a request under way for as good as a new one.
+    await this.poll.schedule({ interval: Poll.IMMEDIATE, phase: 'refreshed' });
     await this.poll?.tick.catch(() => undefined);
   }
 
-  /** Takes an answer that came by another way, e.g. the thing that a POST made. */
-  set(data: T): void {
+  /** Another question from now on: what is known is no answer to it. */
+  async ask(): Promise<void> {
     this.generation += 1;
-    this.publish({ data, error: null, loading: false });
+    this.publish({ data: null, error: null, loading: true });
+    await this.refresh();
   }
 
   dispose(): void {
