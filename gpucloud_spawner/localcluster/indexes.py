@@ -24,6 +24,16 @@ def parse_indexes(text: str, completions: int) -> set[int]:
     return found
 
 
+def known_indexes(text: str, completions: int) -> set[int]:
+    """The indexes that a status names, without those that the Job no longer has."""
+    found: set[int] = set()
+    for interval in text.split(","):
+        first, _, end = interval.partition("-")
+        if first.isdecimal() and (end or first).isdecimal():
+            found.update(range(int(first), min(int(end or first), completions - 1) + 1))
+    return found
+
+
 def format_indexes(indexes: Iterable[int]) -> str:
     """Three or more in a row as an interval, two as two, as Kubernetes does."""
     parts = []

@@ -90,6 +90,8 @@ class JobStrategy(Strategy):
 
 
 def _defaults(obj: Object, spec: dict[str, Any]) -> None:
+    if spec.get("completionMode") == "Indexed" and spec.get("completions", 0) > _MAX_INDEXED:
+        raise not_implemented(f"Indexed Jobs of more than {_MAX_INDEXED} completions")
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)

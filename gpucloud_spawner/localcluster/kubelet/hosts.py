@@ -22,6 +22,7 @@ Obj = dict[str, Any]
 FILE = "etc-hosts"
 HEADLESS = "service.kubernetes.io/headless"
 SERVICE_NAME = "kubernetes.io/service-name"
+SYNC_SECONDS = 10.0
 GATHER_SECONDS = 0.05  # pods of a Job come and go together: their files are written once
 _TOP = """# Kubernetes-managed hosts file.
 127.0.0.1\tlocalhost
@@ -42,6 +43,7 @@ class Hosts:
     def __init__(self, client: KubeClient) -> None:
         self._pods: dict[str, _Pod] = {}
         self._stale: set[str] = set()  # namespaces
+        self._last: dict[str, str] = {}  # what was last written to the files of each
         self._timer: asyncio.TimerHandle | None = None
         self._slices = Informer(client, "endpointslices", handler=self._changed)
 
@@ -54,6 +56,15 @@ class Hosts:
             self._timer.cancel()
         await self._slices.stop()
 
+    async def synced(self) -> None:
+        """Returns once the names are known: the pods of an earlier process have them already, and
+        must not lose them meanwhile. Not later than that is worth."""
+        try:
+            async with asyncio.timeout(SYNC_SECONDS):
+                await self._slices.synced()
+        except TimeoutError:
+            log.warning("the names of headless Services are not known yet")
+
     def add(self, pod: Obj, directory: Path) -> None:
         """From now on the pod, which has its address, has a file."""
         meta = pod["metadata"]
@@ -62,7 +73,10 @@ class Hosts:
         added = _Pod(meta["namespace"], directory / FILE, _own(pod))
         self._pods[meta["uid"]] = added
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(added, "\n".join(self._names(added.namespace)))
+        names = "\n".join(self._names(added.namespace))
+        if names != self._last.get(added.namespace):
+            self._last.pop(added.namespace, None)  # the others have yet to be told
+        _write(added, names)
 
     def remove(self, uid: str) -> None:
         self._pods.pop(uid, None)
@@ -82,6 +96,9 @@ class Hosts:
         while self._stale:
             namespace = self._stale.pop()
             names = "\n".join(self._names(namespace))
+            if names == self._last.get(namespace):
+                continue
+            self._last[namespace] = names
             for pod in self._pods.values():
                 if pod.namespace == namespace:
                     _write(pod, names)
@@ -127,11 +144,9 @@ def _own(pod: Obj) -> str:
 
 
 def _write(pod: _Pod, names: str) -> None:
-    """Replaces the file, so that a reader sees the old or the new one. Only if it differs."""
+    """Replaces the file, so that a reader sees the old one or the new one."""
     content = f"{_TOP}{pod.own}\n{names}\n"
     try:
-        if pod.path.exists() and pod.path.read_text() == content:
-            return
         partial = pod.path.with_name(f"{FILE}.new")
         partial.write_text(content)
         partial.replace(pod.path)

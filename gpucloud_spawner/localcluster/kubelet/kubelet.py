@@ -168,6 +168,7 @@ class Kubelets:
             await stack.enter_async_context(self._server)
             await stack.enter_async_context(Reclaimer(self.client, self.settings.data))
             self._hosts = await stack.enter_async_context(Hosts(self.client))
+            await self._hosts.synced()
             addresses = [Addresses(config.pod_cidr) for config in self.configs]
             await self._server.start([a.node for a in addresses], self.settings.port)
             for config, own in zip(self.configs, addresses, strict=True):

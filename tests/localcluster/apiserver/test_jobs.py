@@ -211,11 +211,14 @@ async def test_jobs_are_watched(api: Api) -> None:
         assert event["object"]["apiVersion"] == "batch/v1"
 
 
-async def test_cron_jobs_and_chosen_selectors_are_not_there_and_say_so(api: Api) -> None:
+async def test_what_of_jobs_is_not_there_says_so(api: Api) -> None:
     status, answer = await api.call("GET", "/apis/batch/v1/namespaces/default/cronjobs")
     assert (status, "cronjobs of batch/v1" in answer["message"]) == (501, True)
     status, answer = await api.call("POST", JOBS, job("j", "true", manualSelector=True))
     assert (status, "spec.manualSelector" in answer["message"]) == (501, True)
+    body = indexed("j", "true", 2**31 - 1, parallelism=1)
+    status, answer = await api.call("POST", JOBS, body)
+    assert (status, "more than 100000 completions" in answer["message"]) == (501, True)
 
 
 async def test_a_body_of_the_wrong_shape_is_a_400(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tests.localcluster.support import NAMESPACE, Cluster, indexed, job, terminated
@@ -11,6 +12,10 @@ from .support import Obj, conditions, pods_of, run, running, until, until_pods
 HOSTS = "$GPUCLOUD_MOUNTS/etc/hosts"
 
 
+def file_of(cluster: Cluster, pod: Obj) -> Path:
+    return cluster.data / "kubelet/pods" / pod["metadata"]["uid"] / "etc-hosts"
+
+
 def service(name: str, **spec: Any) -> Obj:
     """A headless Service of a Job's pods."""
     selector = {"batch.kubernetes.io/job-name": name}
@@ -18,13 +23,15 @@ def service(name: str, **spec: Any) -> Obj:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": body}
 
 
-async def test_the_pods_of_a_job_find_each_other_by_name(cluster: Cluster) -> None:
+async def test_the_pods_of_a_job_find_each_other_by_name(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.create(service("train", publishNotReadyAddresses=True))
     script = f"""
         for other in 0 1; do
             until grep -q "train-$other.train.default.svc " {HOSTS}; do sleep 0.02; done
         done
-        grep -w train-1.train {HOSTS} | cut -f 1"""
+        grep -w train-1.train {HOSTS} | cut -f 1
+        touch {tmp_path}/$HOSTNAME
+        until [ -e {tmp_path}/train-0 ] && [ -e {tmp_path}/train-1 ]; do sleep 0.02; done"""
     body = indexed("train", script, 2, template={"subdomain": "train"})
     done = await run(cluster, body)
     assert "Complete" in conditions(done)
@@ -43,7 +50,7 @@ async def test_a_pod_that_is_replaced_is_found_at_its_new_address_within_a_secon
     await cluster.create(body)
     first = await until_pods(cluster, "train", running(2))
     old, watching = sorted(first, key=lambda p: p["spec"]["hostname"])
-    file = cluster.data / "kubelet/pods" / watching["metadata"]["uid"] / "etc-hosts"
+    file = file_of(cluster, watching)
     await until(lambda: f"{old['status']['podIP']}\ttrain-0.train.default" in file.read_text())
     await cluster.delete(old["metadata"]["name"], grace=0)
 
@@ -68,7 +75,7 @@ async def test_a_pod_that_is_not_ready_has_no_name_unless_the_service_says_so(
     await cluster.create(indexed("shy", "", 2, template=template))
     pods = await until_pods(cluster, "shy", running(2))
     one, other = sorted(pods, key=lambda p: p["spec"]["hostname"])
-    file = cluster.data / "kubelet/pods" / one["metadata"]["uid"] / "etc-hosts"
+    file = file_of(cluster, one)
     slices = await cluster.informer("endpointslices")
 
     def addresses() -> list[str]:
@@ -93,3 +100,38 @@ async def test_a_container_finds_its_hosts_and_its_termination_message(cluster: 
     await run(cluster, job("last", script, template={"hostAliases": aliases}))
     [pod] = await pods_of(cluster, "last")
     assert terminated(pod)["message"] == "onetwothree"
+
+
+async def test_a_service_that_goes_takes_its_names_along(cluster: Cluster) -> None:
+    await cluster.create(service("train"))
+    await cluster.create(indexed("train", "exec sleep 60", 2, template={"subdomain": "train"}))
+    pods = await until_pods(cluster, "train", running(2))
+    files = {p["spec"]["hostname"]: file_of(cluster, p) for p in pods}
+    await until(lambda: all("train-1.train" in f.read_text() for f in files.values()))
+    assert "\ttrain.default.svc.cluster.local train.default.svc train.default train\n" in (
+        files["train-0"].read_text()
+    )
+    await cluster.client.delete("services", "train", NAMESPACE)
+    await until(lambda: "train-1" not in files["train-0"].read_text())
+    assert "train-0.train.default.svc" in files["train-0"].read_text()  # its own name stays
+
+
+async def test_names_are_known_in_their_namespace_only(cluster: Cluster) -> None:
+    await cluster.client.create("namespaces", {"metadata": {"name": "other"}})
+    await cluster.create(service("train"))
+    await cluster.create(indexed("train", "exec sleep 60", 1, template={"subdomain": "train"}))
+    await until_pods(cluster, "train", running(1))
+    slices = await cluster.informer("endpointslices")
+    await until(lambda: any(s["endpoints"] for s in slices.store.values()))
+    stranger = job("stranger", "exec sleep 60")
+    await cluster.client.create("jobs", stranger, "other")
+    pods = await cluster.informer("pods")
+
+    def known() -> list[Obj]:
+        found = [p for k, p in pods.store.items() if k.startswith("other/")]
+        return [p for p in found if p["status"]["phase"] == "Running"]
+
+    await until(lambda: len(known()) == 1)
+    text = file_of(cluster, known()[0]).read_text()
+    assert "localhost" in text
+    assert "train" not in text

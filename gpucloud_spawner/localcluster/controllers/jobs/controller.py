@@ -18,7 +18,7 @@ from .backoff import Backoff, Delays
 from .decision import Decision, decide
 
 _OWN = "kubernetes.io/job-controller"
-_SOON = 0.01  # the caches are behind our own writes: they will have caught up
+_SOON = 0.02  # the caches are behind our own writes: they will have caught up
 
 
 class JobController:

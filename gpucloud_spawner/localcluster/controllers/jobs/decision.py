@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ...client import Obj
-from ...indexes import format_indexes, parse_indexes
+from ...indexes import format_indexes, known_indexes
 from . import policies
 from .backoff import Backoff, Delays
 from .conditions import (
@@ -110,8 +110,7 @@ class _Look:
         self.held = self._kept_for_their_count() if self.per_index else {}
 
     def _indexes(self, name: str) -> set[int]:
-        text = self.status.get(name, "")
-        return parse_indexes(text, 1 << 31) if text else set()
+        return known_indexes(self.status.get(name, ""), self.spec["completions"])
 
     def _kept_for_their_count(self) -> dict[int, Obj]:
         """The last failed pod of each index that waits for another one: it knows how often the
