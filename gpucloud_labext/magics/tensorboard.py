@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import os
 import time
 from html import escape
@@ -143,7 +142,14 @@ def _facts(model: dict[str, Any]) -> tuple[str, str, str]:
 
 def _folders(start: str) -> list[str]:
     """What a folder's name that begins with ``start`` may become."""
-    return sorted(glob.glob(f"{glob.escape(start)}*/"))[:50]
+    name = start.rpartition("/")[2]
+    folder = Path(start.removesuffix(name) or ".")
+    try:
+        found = [p for p in folder.iterdir() if p.name.startswith(name) and p.is_dir()]
+    except OSError:
+        return []
+    lead = start.removesuffix(name)
+    return sorted(f"{lead}{path.name}/" for path in found)[:50]
 
 
 COMMAND = Command(

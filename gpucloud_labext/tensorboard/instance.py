@@ -41,7 +41,7 @@ class Settings:
     """How they are started; the meaning of each is in manager.py's traits."""
 
     start_timeout: float
-    reload_seconds: float
+    reload_seconds: int
     poll_seconds: float
     max_bytes: int
     samples_per_plugin: str

@@ -46,8 +46,8 @@ class TensorBoards(LoggingConfigurable):
     start_timeout = Float(
         120.0, help="Seconds that one may take to answer, e.g. where many start at once."
     ).tag(config=True)
-    reload_seconds = Float(
-        5.0, help="Seconds between two looks of a TensorBoard at its log directory."
+    reload_seconds = Int(
+        5, min=1, help="Seconds between two looks of a TensorBoard at its log directory."
     ).tag(config=True)
     s3_poll_seconds = Float(
         10.0, help="Seconds between two listings of a log directory on S3."
@@ -70,7 +70,7 @@ class TensorBoards(LoggingConfigurable):
         "minutes to appear.",
     ).tag(config=True)
 
-    @validate("start_timeout", "reload_seconds", "s3_poll_seconds")
+    @validate("start_timeout", "s3_poll_seconds")
     def _positive(self, proposal: Any) -> float:
         if proposal["value"] <= 0:
             raise ValueError(f"TensorBoards.{proposal['trait'].name} must be more than 0 seconds")

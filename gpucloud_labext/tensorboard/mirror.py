@@ -2,8 +2,7 @@
 
 TensorBoard alone reads `s3://` in a way that asks for whole objects again and again, and not at all
 where TensorFlow is installed. Here a listing every few seconds tells what changed, and of a file
-that grew only the new end is fetched. (The embedded server sends whole objects whatever one asks
-for; even there only files that grew are read again.)
+that grew only the new end is fetched.
 
 A process of its own, started by `serve`; it ends when its standard input does. Keys are those of
 the mounted credentials file, so a renewed key is used at once.
@@ -21,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -133,7 +133,11 @@ class Mirror:
         if start == entry.size:
             file.touch()
             return True
-        with self._store.open(entry, start, entry.size - start) as body, file.open("ab+") as out:
+        # closing: `with body` alone would give what is below it, with other errors
+        with (
+            closing(self._store.open(entry, start, entry.size - start)) as body,
+            file.open("ab+") as out,
+        ):
             out.seek(start)
             known = out.read()
             if known and read_exactly(body, len(known)) != known:
@@ -222,7 +226,8 @@ def _tell_change(before: str, now: str) -> str:
 
 def end_with_input() -> None:
     """Wait for the end of standard input, then end at once, in the middle of a download, too."""
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     os._exit(0)
 
 

@@ -43,7 +43,8 @@ def main() -> None:
         board.launch()
     except OSError as error:
         sys.exit(f"TensorBoard could not listen on {options.socket}: {error}")
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     os._exit(0)
 
 
@@ -54,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--title", required=True)
     parser.add_argument("--s3", help="JSON for mirror.py: what to copy to the log directory")
     parser.add_argument("--fast", choices=("auto", "yes", "no"), default="auto")
-    parser.add_argument("--reload-seconds", type=float, default=5.0)
+    parser.add_argument("--reload-seconds", type=int, default=5)
     parser.add_argument("--samples-per-plugin", default="")
     return parser.parse_args()
 
