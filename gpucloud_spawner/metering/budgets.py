@@ -84,6 +84,7 @@ class Status:
             "limit_gpu_hours": str(self.limit_hours),
             "fraction": round(self.fraction, 4),
             "renews_at": rfc3339(self.renews_at),
+            "words": self.words,
         }
 
 

@@ -16,13 +16,13 @@ FORM_PREFIX = "profile-option-"  # KubeSpawner's field names: profile-option-<sl
 
 
 def render_profile_list(
-    profiles: list[Profile], groups: Iterable[str], free: Mapping[str, str] | None = None
+    profiles: list[Profile], groups: Iterable[str], now: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
     """KubeSpawner's `profile_list` of what a member of ``groups`` may use; the first is default.
 
-    ``free`` has words on the GPUs that are free now, by profile slug. Every profile also unsets the
-    GPU resources and node selectors of all others, so that nothing of one spawn can leak into the
-    next (jupyterhub/kubespawner#691).
+    ``now`` has words on free GPUs and on nearly used budgets, by profile slug. Every profile also
+    unsets the GPU resources and node selectors of all others, so that nothing of one spawn can leak
+    into the next (jupyterhub/kubespawner#691).
     """
     teams = sorted(groups)
     unset_resources = {p.gpu_resource: None for p in profiles}
@@ -48,7 +48,7 @@ def render_profile_list(
             {
                 "slug": profile.slug,
                 "display_name": profile.display_name,
-                "description": _description(profile, (free or {}).get(profile.slug, "")),
+                "description": _description(profile, (now or {}).get(profile.slug, "")),
                 "default": not rendered,
                 "kubespawner_override": override,
                 "profile_options": {k: o for k, o in options.items() if len(o["choices"]) > 1},
@@ -73,11 +73,11 @@ def merged(*dicts: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _description(profile: Profile, free: str) -> str:
+def _description(profile: Profile, now: str) -> str:
     price = ""
     if profile.price_per_gpu_hour and max(profile.gpus):
         price = f"{profile.price_per_gpu_hour:.2f} per GPU-hour."
-    return " ".join(part for part in (profile.description, price, free) if part)
+    return " ".join(part for part in (profile.description, price, now) if part)
 
 
 def _gpu_option(profile: Profile, unset: Mapping[str, None]) -> dict[str, Any]:

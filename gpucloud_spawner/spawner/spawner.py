@@ -23,7 +23,7 @@ from ..model.profiles import allowed_profiles
 from ..storage.keys import attach
 from ..storage.volumes import VolumeError, fit_volume
 from . import words
-from .budget import check_budget
+from .budget import budget_words, check_budget
 from .errors import StartRefused, in_words
 from .form import options_from_fields, render_profile_list
 from .launch import Launch
@@ -50,6 +50,7 @@ class GPUCloudSpawner(SpawnerSettings):
     choice: Choice | None = None
     _accepted_options: dict[str, Any] | None = None
     _budget_notice = ""
+    _form_token: tuple[str, float] = ("", 0.0)
     _s3_notice = ""
 
     @default("profile_list")
@@ -116,12 +117,15 @@ class GPUCloudSpawner(SpawnerSettings):
             self.user_options = self.orm_spawner.user_options = self._accepted_options
 
     async def _render_profiles(self) -> list[dict[str, Any]]:
-        free = {}
-        for profile in allowed_profiles(self.profiles, self.user_groups):
-            inventory = await self._inventory_of(profile.gpu_resource) if profile.gpus[-1] else None
-            if inventory:
-                free[profile.slug] = words_for_free(inventory, profile.node_selector)
-        return render_profile_list(self.profiles, self.user_groups, free)
+        allowed = allowed_profiles(self.profiles, self.user_groups)
+        with_gpus = [profile for profile in allowed if profile.gpus[-1]]
+        budgets = await budget_words(self) if with_gpus else ""
+        now = {}
+        for profile in with_gpus:
+            inventory = await self._inventory_of(profile.gpu_resource)
+            free = words_for_free(inventory, profile.node_selector) if inventory else ""
+            now[profile.slug] = " ".join(words for words in (free, budgets) if words)
+        return render_profile_list(self.profiles, self.user_groups, now)
 
     async def _inventory_of(self, resource: str) -> Inventory | None:
         if self._inventory is None:

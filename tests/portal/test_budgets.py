@@ -33,11 +33,22 @@ def test_near_the_limit_the_owner_is_told_while_the_server_starts(site: Site) ->
     assert any("Your budget is 100 GPU-hours per month" in words for words in said)
 
 
+def test_near_the_limit_the_form_says_so(site: Site) -> None:
+    words = "Your budget is 100 GPU-hours per month"
+    form = site.user("ada").browser.get("/hub/spawn/ada/near")
+    assert form.status_code == 200
+    assert words in form.text
+    assert words not in site.user("bob").browser.get("/hub/spawn/bob/near").text
+
+
 def test_a_service_that_hangs_delays_a_start_by_two_seconds_and_is_counted(site: Site) -> None:
     ada, before = site.user("ada"), unanswered(site, "allow")
     strict = unanswered(site, "deny")
     site.service.pause()
     try:
+        began = time.monotonic()
+        assert "gpucloud-profiles" in ada.browser.get("/hub/spawn/ada/strict").text
+        assert time.monotonic() - began < 5, "the form does not wait for budgets"
         began = time.monotonic()
         refused = ada.request_start("strict", profile="strict", gpus="1")
         assert time.monotonic() - began < 10
