@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gpucloud_spawner.localcluster.apiserver import APIServer
+from gpucloud_spawner.localcluster.client import KubeClient
+from gpucloud_spawner.localcluster.kubelet.hosts import Hosts
 from tests.localcluster.support import NAMESPACE, Cluster, indexed, job, terminated
 
 from .support import Obj, conditions, pods_of, run, running, until, until_pods
@@ -135,3 +138,35 @@ async def test_names_are_known_in_their_namespace_only(cluster: Cluster) -> None
     text = file_of(cluster, known()[0]).read_text()
     assert "localhost" in text
     assert "train" not in text
+
+
+async def test_a_restarted_kubelet_knows_all_names_at_once(
+    apiserver: APIServer, tmp_path: Path
+) -> None:
+    labels = {"kubernetes.io/service-name": "train", "service.kubernetes.io/headless": ""}
+    endpoints = [
+        {"addresses": [address], "hostname": name, "conditions": {"terminating": ends}}
+        for address, name, ends in (
+            ("10.0.0.1", "train-0", True),  # is being replaced
+            ("10.0.0.2", "train-0", False),
+            ("10.0.0.3", "train-1", False),
+        )
+    ]
+    body = {"metadata": {"name": "train-x", "labels": labels}, "addressType": "IPv4"}
+    pod = {
+        "metadata": {"name": "me", "namespace": NAMESPACE, "uid": "u"},
+        "spec": {},
+        "status": {"podIP": "10.0.0.9"},
+    }
+    async with KubeClient.from_kubeconfig(str(apiserver.kubeconfig)) as client:
+        await client.create("endpointslices", {**body, "endpoints": endpoints}, NAMESPACE)
+        async with Hosts(client) as hosts:
+            await hosts.synced()
+            hosts.add(pod, tmp_path / "pod")
+            lines = (tmp_path / "pod/etc-hosts").read_text().splitlines()
+    found = [line.split()[0] for line in lines if "train-0.train" in line]
+    assert found == ["10.0.0.2", "10.0.0.1"]  # the one that stays first
+    assert "10.0.0.9\tme" in lines
+    assert any(
+        line.startswith("10.0.0.3\ttrain-1.train.default.svc.cluster.local") for line in lines
+    )
