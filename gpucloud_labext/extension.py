@@ -15,6 +15,7 @@ from traitlets import Float, Integer
 from .activity import Activity
 from .gpus import Reader
 from .handlers import routes
+from .s3.server import KeyWatch
 from .status import Bill
 from .tensorboard.manager import TensorBoards
 
@@ -59,6 +60,7 @@ class GPUCloudExtension(ExtensionApp):
     bill: Bill
     activity: Activity
     tensorboards: TensorBoards
+    keys: KeyWatch
 
     @property
     def home(self) -> Path:
@@ -78,6 +80,7 @@ class GPUCloudExtension(ExtensionApp):
             gpu_busy_percent=self.gpu_busy_percent,
             present_seconds=self.present_seconds,
         )
+        self.keys = KeyWatch()
         self.tensorboards = TensorBoards(self.home, self.serverapp.base_url, parent=self)
 
     def initialize_handlers(self) -> None:
@@ -87,8 +90,10 @@ class GPUCloudExtension(ExtensionApp):
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Called by the server once its event loop runs."""
         self.activity.start()
+        self.keys.start()
 
     async def stop_extension(self) -> None:
         """Called by the server at its end."""
+        await self.keys.stop()
         await self.activity.stop()
         await self.tensorboards.close()

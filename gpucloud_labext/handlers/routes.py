@@ -44,7 +44,7 @@ def _part(part: str) -> str:
 def _routes() -> tuple[Route, ...]:
     # not at the top of the module: a handler may look at the table
     from ..tensorboard import proxy
-    from . import gpus, jobs, openapi, status, tensorboards, usage
+    from . import gpus, jobs, openapi, s3, status, tensorboards, usage
 
     return (
         Route(
@@ -55,6 +55,13 @@ def _routes() -> tuple[Route, ...]:
         Route("api/activity", status.ActivityHandler, {"GET": "Whether it works or is used"}),
         Route("api/gpus", gpus.GPUs, {"GET": "The GPUs of this server: memory, load, processes"}),
         Route("api/usage", usage.Usage, {"GET": "Own usage and cost"}, query=usage.QUERY),
+        Route("api/s3", s3.S3, {"GET": "Own bucket, endpoint, usage and quota"}),
+        Route(
+            "api/s3/credentials",
+            s3.Credentials,
+            {"POST": "Make a new S3 key; the old one is dead at once"},
+            body={},
+        ),
         Route("api/jobs", jobs.Jobs, {"GET": "Own jobs"}, query=jobs.LIST_QUERY),
         Route(
             "api/jobs/{job}",

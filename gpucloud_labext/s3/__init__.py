@@ -7,15 +7,16 @@
     client = s3.client()  # boto3's; goes on working when the key is renewed
     client.list_objects_v2(Bucket=s3.bucket())
 
-`keys` follows the key, `places` reads names such as `s3://bucket/x` and `s3/x`, `transfer` moves
-files. Imports neither Jupyter nor TensorFlow, and boto3 only when it is used: kernels and job
-replicas load this, too.
+`keys` follows the key, `places` reads names such as `s3://bucket/x` and `s3/x`, `plans` and
+`transfer` move files. This module imports nothing of Jupyter, and boto3 only when it is used: job
+replicas load it, too.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import LabError
 from .keys import KeyFile
@@ -34,8 +35,9 @@ def bucket() -> str:
     return name
 
 
-def client(**options: Any) -> S3Client:
-    """A boto3 client of the pod's store; ``options`` are those of `boto3.client`."""
+@functools.cache
+def client() -> S3Client:
+    """A boto3 client of the pod's store, the same one at each call; threads may share it."""
     import boto3
     import botocore.session
     from botocore.config import Config
@@ -47,14 +49,14 @@ def client(**options: Any) -> S3Client:
     file = KeyFile.of_environment()
     if file is not None and file.read() is not None:
         session.register_component("credential_provider", CredentialResolver([FileProvider(file)]))
-    given = options.pop("config", None)
     config = Config(
         # bucket names are host names only at AWS, and other stores know the classic checksums only
         s3={"addressing_style": "path"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        connect_timeout=5,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=32,
     )
-    made: S3Client = boto3.Session(botocore_session=session).client(
-        "s3", config=config.merge(given) if given is not None else config, **options
-    )
+    made: S3Client = boto3.Session(botocore_session=session).client("s3", config=config)
     return made

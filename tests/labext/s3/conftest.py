@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpucloud_labext import s3
 from gpucloud_spawner.storage.s3 import Credentials
 from gpucloud_spawner.storage.s3_local import LocalS3
 from tests.labext.contents.servers import write_keys
@@ -80,4 +81,5 @@ async def pod(s3_server: servers.Server, tmp_path: Path, monkeypatch: pytest.Mon
             monkeypatch.delenv(name)
     for name, value in found.environment().items():
         monkeypatch.setenv(name, value)
+    s3.client.cache_clear()  # made by another test, with its environment
     return found

@@ -132,6 +132,7 @@ def test_variables_follow_the_file(tmp_path: Path) -> None:
 
 
 def test_without_a_key_file_boto3_is_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.client.cache_clear()
     monkeypatch.delenv("AWS_SHARED_CREDENTIALS_FILE", raising=False)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AK")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SK")
