@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from pathlib import Path
+from typing import Any
 
 from tornado.iostream import StreamClosedError
 
 from ..client import service
 from ..errors import LabError
+from ..jobs.launch import Launch, launch
 from .base import Handler
 
 LIST_QUERY = {
@@ -21,6 +25,35 @@ LOG_QUERY = {
     "follow": "1: go on until the job ends",
     "tail": "only so many lines of what there is",
 }
+# What the panel's form sends; all but the script has a default.
+LAUNCH_BODY = {
+    "script": "a .py or .ipynb file, its path from the home",
+    "directory": "the folder that travels, from the home; default: the script's",
+    "args": "the script's arguments",
+    "workers": "how many; default: 1",
+    "ps": "parameter servers; default: 0",
+    "chief": "a replica that coordinates; default: with parameter servers",
+    "evaluator": "one more replica, that only looks on",
+    "gpus": "of the chief and of each worker; default: the profile's",
+    "profile": "default: the server's",
+    "image": "one of the profile's images",
+    "team": "who pays; default: as for the server",
+    "cpu": "cores of each replica",
+    "memory": "of each replica, e.g. 8G",
+    "env": "variables: names and values",
+    "timeout": "ends the job, e.g. 8h",
+    "name": "default: from the script",
+}
+LAUNCH_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(LAUNCH_BODY, str),
+    "args": list,
+    "workers": int,
+    "ps": int,
+    "gpus": int,
+    "chief": bool,
+    "evaluator": bool,
+    "env": dict,
+}
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -31,10 +64,31 @@ def checked_id(job: str) -> str:
     return job
 
 
+def launch_from(home: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """The model of a new job, its script somewhere below ``home``. Raises LabError."""
+    fields = dict(fields)
+    words = [*fields.get("args", []), *(fields.get("env") or {}).values()]
+    if not all(isinstance(word, str) for word in words):
+        raise LabError(400, "bad_value", "args and the values of env are strings.")
+    script = (home / fields.pop("script", "").lstrip("/")).resolve()
+    folder = fields.pop("directory", None)
+    directory = script.parent if folder is None else (home / folder.lstrip("/")).resolve()
+    for path in (script, directory):
+        if not path.is_relative_to(home):
+            raise LabError(400, "outside", "The script and its folder must lie in your home.")
+    if not script.is_file():
+        raise LabError(404, "no_script", f"There is no file {script.relative_to(home)}.")
+    return launch(Launch(script=str(script), directory=directory, **fields)).model
+
+
 class Jobs(Handler):
     async def get(self) -> None:
         query = self.query(LIST_QUERY)
         self.write_json(await service().request_async("GET", "api/jobs", params=query))
+
+    async def post(self) -> None:
+        fields = self.json_body(LAUNCH_TYPES)
+        self.write_json(await asyncio.to_thread(launch_from, self.extension.home, fields), 201)
 
 
 class Job(Handler):

@@ -62,7 +62,13 @@ def _routes() -> tuple[Route, ...]:
             {"POST": "Make a new S3 key; the old one is dead at once"},
             body={},
         ),
-        Route("api/jobs", jobs.Jobs, {"GET": "Own jobs"}, query=jobs.LIST_QUERY),
+        Route(
+            "api/jobs",
+            jobs.Jobs,
+            {"GET": "Own jobs", "POST": "Launch a job from a script of the home"},
+            body=jobs.LAUNCH_BODY,
+            query=jobs.LIST_QUERY,
+        ),
         Route(
             "api/jobs/{job}",
             jobs.Job,

@@ -33,12 +33,19 @@ class Captured:
     """The files that travel, and where each content lies on this machine."""
 
     files: tuple[File, ...]
-    sources: dict[str, Path] = field(default_factory=dict)  # SHA-256 -> a file with it
+    sources: dict[str, Path | bytes] = field(default_factory=dict)  # by SHA-256
     skipped: tuple[str, ...] = ()  # neither file nor link: sockets, pipes
 
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
+
+    def with_file(self, path: str, content: bytes) -> Captured:
+        """With one more file, or another content for one, that is on no disk: a notebook's cell."""
+        digest = hashlib.sha256(content).hexdigest()
+        others = [file for file in self.files if file.path != path]
+        files = tuple(sorted([*others, File(path, digest, len(content))]))
+        return Captured(files, {**self.sources, digest: content}, self.skipped)
 
 
 def capture(root: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> Captured:
@@ -62,7 +69,8 @@ def capture(root: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) 
             _refuse_number(root, found, max_files)
     if total > max_bytes:
         _refuse_size(found, total, max_bytes)
-    files, sources = [], {}
+    files: list[File] = []
+    sources: dict[str, Path | bytes] = {}
     for path, seen in found:
         digest = hash_of(root / path)
         sources[digest] = root / path

@@ -64,6 +64,9 @@ def _missing(store: Store, manifest: Manifest) -> list[str]:
 def _send(store: Store, captured: Captured, digest: str) -> None:
     """Raises LabError if the file is no longer what its digest says."""
     path = captured.sources[digest]
+    if isinstance(path, bytes):
+        store.put(blob_key(digest), path)
+        return
     if path.stat().st_size < _IN_MEMORY:
         data = path.read_bytes()
         _check(path, hashlib.sha256(data).hexdigest(), digest)

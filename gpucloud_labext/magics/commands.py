@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from . import gpus, s3, status, tensorboard, usage
+from . import gpus, jobs, s3, status, tensorboard, usage
 from .command import Command
 
 _ALL: tuple[Command, ...] = (
     status.COMMAND,
     gpus.COMMAND,
     usage.COMMAND,
+    jobs.RUN,
+    jobs.JOBS,
+    jobs.LOGS,
+    jobs.STOP,
     s3.COMMAND,
     tensorboard.COMMAND,
 )

@@ -60,9 +60,7 @@ class Lead:
         self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_LINE)
 
     async def close(self) -> None:
-        """End all connections; what was said to members is delivered first."""
-        for task in list(self._verdicts):
-            task.cancel()
+        """End all connections; what is to be said to members is delivered first."""
         await asyncio.gather(*self._verdicts, return_exceptions=True)
         for seat in list(self._seats.values()):
             with contextlib.suppress(OSError, TimeoutError):

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
@@ -268,9 +267,8 @@ class Supervisor:
 
     def _command(self) -> list[str]:
         first, *rest = self._replica.command
-        if first in ("python", "python3") and shutil.which(first) is None:
-            first = sys.executable
-        return [first, *rest]
+        # the one that the packages were installed for, whatever PATH says
+        return [sys.executable if first in ("python", "python3") else first, *rest]
 
     def _environment(self) -> dict[str, str]:
         replica = self._replica
