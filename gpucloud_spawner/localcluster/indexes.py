@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
+
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def parse_indexes(text: str, completions: int) -> set[int]:
@@ -29,9 +32,15 @@ def known_indexes(text: str, completions: int) -> set[int]:
     found: set[int] = set()
     for interval in text.split(","):
         first, _, end = interval.partition("-")
-        if first.isdecimal() and (end or first).isdecimal():
-            found.update(range(int(first), min(int(end or first), completions - 1) + 1))
+        low, high = small_number(first), small_number(end or first)
+        if low is not None and high is not None:
+            found.update(range(low, min(high, completions - 1) + 1))
     return found
+
+
+def small_number(text: str) -> int | None:
+    """What a label, an annotation or a status says in digits; None if that is no small number."""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def format_indexes(indexes: Iterable[int]) -> str:

@@ -118,3 +118,20 @@ async def running_pods(client: KubeClient) -> set[str]:
             if [p["status"]["phase"] for p in pods] == ["Running", "Running"]:
                 return {p["metadata"]["uid"] for p in pods}
             await asyncio.sleep(0.02)
+
+
+class Late(KubeClient):
+    """A client whose news of pods are old."""
+
+    async def watch(self, resource: str, *args: Any, **kwargs: Any) -> AsyncIterator[Obj]:
+        async for event in super().watch(resource, *args, **kwargs):
+            if resource.endswith("/pods"):
+                await asyncio.sleep(0.1)
+            yield event
+
+
+async def test_late_news_of_pods_double_none(bare: Cluster) -> None:
+    async with Late(str(bare.server.kubeconfig)) as late, Controllers(late, QUICK):
+        await bare.create(indexed("j", "true", 3, parallelism=1))
+        found = await bare.until("j", ended, resource="jobs")
+    assert (found["status"]["succeeded"], len(await pods_of(bare, "j"))) == (3, 3)

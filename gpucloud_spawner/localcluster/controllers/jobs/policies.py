@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from ...client import Obj
-from ...indexes import parse_indexes
+from ...indexes import parse_indexes, small_number
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -58,19 +58,16 @@ def is_failed(job: Obj, pod: Obj) -> bool:
 
 def index_of(job: Obj, pod: Obj) -> int | None:
     """The completion index of a pod; None if it has none that the Job knows."""
-    text = (pod["metadata"].get("annotations") or {}).get(INDEX, "")
-    if not text.isdecimal() or int(text) >= job["spec"].get("completions", 0):
-        return None
-    return int(text)
+    index = small_number((pod["metadata"].get("annotations") or {}).get(INDEX, ""))
+    return index if index is not None and index < job["spec"].get("completions", 0) else None
 
 
 def index_failures(pod: Obj) -> tuple[int, int]:
     """How often its index had failed before this pod: what counts, and what was ignored."""
     notes = pod["metadata"].get("annotations") or {}
-    counted, ignored = notes.get(INDEX_FAILURES, ""), notes.get(INDEX_IGNORED, "")
     return (
-        int(counted) if counted.isdecimal() else 0,
-        int(ignored) if ignored.isdecimal() else 0,
+        small_number(notes.get(INDEX_FAILURES, "")) or 0,
+        small_number(notes.get(INDEX_IGNORED, "")) or 0,
     )
 
 
