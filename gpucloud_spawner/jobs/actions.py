@@ -15,7 +15,7 @@ from ..model.pods import Pod
 from ..model.profiles import Profile
 from .manifests import CONTAINER, Site, job_name, kube_job, service
 from .objects import JobObjects
-from .view import is_ending
+from .view import is_ending, place_of
 
 log = logging.getLogger(__name__)
 
@@ -76,27 +76,16 @@ class Actions:
 
     async def release(self, record: JobRecord, objects: JobObjects) -> None:
         """End what still runs or waits: its machines are free at once. What has ended stays."""
-        for role in record.spec.roles:
-            job = objects.jobs.get(job_name(record.id, role))
-            active = [
-                pod
-                for pod in objects.pods.values()
-                if (pod["metadata"].get("labels") or {}).get(labels.ROLE) == role
-                and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-            ]
-            if job is not None and not is_ending(job):
-                await self._delete_job(job["metadata"]["name"])
-            await self._delete_pods(active)
+        for role in lingering(record, objects):
+            if job_name(record.id, role) in objects.jobs:
+                await self._delete_job(job_name(record.id, role))
+        await self._delete_pods(pod for pod in objects.pods.values() if _is_active(pod))
 
     async def remove(self, job: str, objects: JobObjects) -> None:
         """Delete everything of a job: its Service, and with it all that it owns."""
         for name in objects.jobs:
             await self._delete_job(name)
-        await self._delete_pods(
-            pod
-            for pod in objects.pods.values()
-            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        )
+        await self._delete_pods(pod for pod in objects.pods.values() if _is_active(pod))
         for name in {*objects.services, job}:
             await _gone_is_fine(
                 self._core.delete_namespaced_service(
@@ -150,6 +139,28 @@ class Actions:
         )
         words = [str(event.message) for event in events.items if event.message]
         return words[-1] if words else ""
+
+
+def lingering(record: JobRecord, objects: JobObjects) -> list[str]:
+    """The roles that do not end by themselves: their Jobs would go on, or start pods again."""
+    found = []
+    for role in record.spec.roles:
+        pods = [p for p in objects.pods.values() if (place_of(p) or ("", 0))[0] == role]
+        job = objects.jobs.get(job_name(record.id, role))
+        done = {place_of(p) for p in pods if _phase(p) == "Succeeded"}
+        # the pods are ahead of their Job: one whose pods are all done is about to be complete
+        ends = job is None or is_ending(job) or len(done) == record.spec.replicas[role]
+        if not ends or any(_is_active(pod) for pod in pods):
+            found.append(role)
+    return found
+
+
+def _phase(pod: Pod) -> str:
+    return str((pod.get("status") or {}).get("phase") or "Pending")
+
+
+def _is_active(pod: Pod) -> bool:
+    return _phase(pod) not in ("Succeeded", "Failed")
 
 
 def _message(error: ApiException) -> str:

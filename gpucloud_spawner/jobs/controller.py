@@ -22,7 +22,7 @@ from ..model.gpus import Inventory, Request, judge
 from ..model.job_record import Failure, JobRecord
 from ..model.pods import Pod, is_scheduled, unschedulable_reason
 from ..model.profiles import Profile
-from .actions import Actions, LaunchRefused
+from .actions import Actions, LaunchRefused, lingering
 from .manifests import Site, job_name
 from .metrics import JobMetrics
 from .objects import JobObjects, ObjectsByJob
@@ -330,7 +330,8 @@ class JobController:
         now: int = await self._in_thread(self._store.now)
         left = (record.ended_at or now) + self._settings.ttl - now
         if record.state != "stopped" and left > 0 and record.launched_at is not None:
-            await self._actions.release(record, objects)
+            if lingering(record, objects):
+                await self._actions.release(record, await self.objects.read(record.id))
             return left
         if not objects:
             objects = await self.objects.read(record.id)  # the watch may be late

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 
 import aiohttp
-from kubernetes_asyncio.client import ApiClient, CoreV1Api
+from kubernetes_asyncio.client import ApiClient, ApiException, CoreV1Api
 
-from ..kube.watch import cancel_and_wait
 from ..model.job_record import JobRecord
 from ..model.jobs import replica_name
 from ..model.labels import JOB
@@ -64,23 +64,24 @@ class JobLogs:
         """
         lines: Lines = asyncio.Queue(_QUEUE)
         source = asyncio.create_task(self._read_all(record, replica, follow, tail, lines))
+        getting: asyncio.Task[bytes] | None = None
         try:
-            while not (source.done() and lines.empty()):
+            while not (source.done() and lines.empty() and getting is None):
+                found = []
                 if lines.empty():
-                    getting = asyncio.create_task(lines.get())
+                    getting = getting or asyncio.create_task(lines.get())
                     await asyncio.wait({getting, source}, return_when=asyncio.FIRST_COMPLETED)
-                    if not getting.done():
-                        await cancel_and_wait(getting)
-                        continue
-                    found = [getting.result()]
-                else:
-                    found = []
+                    if getting.done():
+                        found, getting = [getting.result()], None
+                    elif source.done() and lines.empty():
+                        break
                 while not lines.empty():
                     found.append(lines.get_nowait())
-                yield b"".join(found)
+                if found:
+                    yield b"".join(found)
             await source
         finally:
-            await cancel_and_wait(source)
+            await _end_all([source, *([getting] if getting else [])])
 
     async def _read_all(
         self,
@@ -95,7 +96,13 @@ class JobLogs:
         try:
             while True:
                 over = not follow or await self._is_over(record.id)
-                pods = await self._pods(record.id, over)
+                try:
+                    pods = await self._pods(record.id, over)
+                except (ApiException, aiohttp.ClientError, TimeoutError, OSError):
+                    if not follow:
+                        raise
+                    await asyncio.sleep(RETRY_SECONDS)  # the cluster comes back
+                    continue
                 for name, pod in _unread(pods, replica, done):
                     if name not in readers or readers[name].done():
                         done.add(pod["metadata"]["uid"])
@@ -110,8 +117,7 @@ class JobLogs:
                 else:
                     await self._objects.wait_for_change(record.id, LOOK_SECONDS)
         finally:
-            for task in readers.values():
-                await cancel_and_wait(task)
+            await _end_all(readers.values())
 
     async def _is_over(self, job: str) -> bool:
         record = await self._find(job)
@@ -214,6 +220,14 @@ def _sortable(stamp: bytes) -> bytes:
     """A time with nine decimals; Kubernetes leaves zeros at the end out."""
     whole, _, decimals = stamp.rstrip(b"Z").partition(b".")
     return whole + b"." + decimals.ljust(9, b"0")
+
+
+async def _end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """End tasks that we own, and wait for all of them, also where we are cancelled ourselves."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _unread(pods: dict[str, Pod], replica: str, done: set[str]) -> list[tuple[str, Pod]]:

@@ -50,7 +50,8 @@ def script(**of_replicas: str) -> tuple[str, ...]:
     """A command that does something else in each replica: ``worker_0="exit 1"``; ``rest=``."""
     rest = of_replicas.pop("rest", "exit 0")
     cases = [f"{name.replace('_', '-')}) {text} ;;" for name, text in of_replicas.items()]
-    return ("sh", "-c", CHOOSE.format(cases="\n".join([*cases, f"*) {rest} ;;"])))
+    text = CHOOSE.format(cases="\n".join([*cases, f"*) {rest} ;;"]))
+    return ("sh", "-c", text.replace("$", "$$"))  # as it is, not as Kubernetes expands it
 
 
 # Until it is told to stop, as servers are; quick about it.
@@ -67,6 +68,7 @@ class World:
         self.command: tuple[str, ...] = ("sh", "-c", "exit 0")
         self.settings = QUICK
         self.queue = ""
+        self.profiles = PROFILES
         self.leads = True
         self.metrics = JobMetrics(CollectorRegistry())
         self.controllers: list[JobController] = []
@@ -79,7 +81,7 @@ class World:
             self.client,
             NAMESPACE,
             Site(self.records.identity(), {}, self.queue, self.command),
-            PROFILES,
+            self.profiles,
             leads=lambda: self.leads,
             in_thread=asyncio.to_thread,
             inventory=InventoryReader(CoreV1Api(self.client), max_age_seconds=0.2).read,
