@@ -11,7 +11,19 @@ from ..errors import LabError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse for a notebook: wrong input is a LabError, and nothing ends the kernel."""
+    """argparse for a notebook: wrong input is a LabError, and nothing ends the kernel.
+
+    ``takes_rest``: what follows ``--`` is somebody else's, kept as it is in ``rest``.
+    """
+
+    takes_rest = False
+
+    def parse(self, words: list[str]) -> argparse.Namespace:
+        """The options of a line. Raises LabError."""
+        if not self.takes_rest:
+            return self.parse_args(words)
+        own = words[: words.index("--")] if "--" in words else words
+        return self.parse_args(own, argparse.Namespace(rest=words[len(own) + 1 :]))
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for whatever it does not understand."""

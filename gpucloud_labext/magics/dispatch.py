@@ -66,7 +66,7 @@ def dispatch(line: str, context: Context) -> Any:
         return explain(name)
     if context.cell is not None and not command.takes_cell:
         raise LabError(400, "usage", f"%gpucloud {name} takes one line: use one % sign")
-    return command.run(command.parser().parse_args(rest), context)
+    return command.run(command.parser().parse(rest), context)
 
 
 def find(name: str) -> Command:

@@ -19,7 +19,8 @@ _COLOURS = (36, 33, 35, 32, 34, 31)  # of ANSI: cyan, yellow, magenta, green, bl
 
 def _run_options(parser: Parser) -> None:
     parser.add_argument("script", nargs="?", help="a .py or .ipynb file")
-    parser.add_argument("args", nargs="*", help="after --: the script's own arguments")
+    parser.takes_rest = True
+    parser.usage = "%(prog)s [SCRIPT] [options] [-- the script's own arguments]"
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="default: 1")
     parser.add_argument("--ps", type=_count, default=0, metavar="N", help="parameter servers")
     parser.add_argument(
@@ -53,14 +54,12 @@ def _count(text: str) -> int:
 
 def _run(options: argparse.Namespace, context: Context) -> Job:
     cell = context.cell
-    words = [*([options.script] if options.script else []), *options.args]
-    if cell is not None:
-        # the cell is the script, so all words are its arguments
-        options.script, options.args = "", words
+    if cell is not None and options.script:
+        raise LabError(400, "usage", "The cell is the script: its arguments stand after --")
     job = launch(
         Launch(
             script=options.script or "",
-            args=options.args,
+            args=options.rest,
             cell=cell,
             directory=Path.cwd(),
             workers=options.workers,

@@ -1,0 +1,198 @@
+"""From a wish to a request: what is asked of the service, and how often. The service is a server of
+this test, which keeps what it was asked and may be away for a while."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpucloud_labext
+from gpucloud_labext.errors import LabError
+from gpucloud_labext.jobs import job as job_module
+from gpucloud_labext.jobs import launch as launching
+from gpucloud_labext.jobs.launch import Launch, launch
+from gpucloud_labext.jobs.manifest import Manifest, key_of
+from gpucloud_labext.jobs.store import Store
+from gpucloud_labext.magics.dispatch import dispatch
+from tests.labext.contents import servers
+
+CREATED = "2026-11-01T10:00:00Z"
+
+
+class Service(ThreadingHTTPServer):
+    """Plays the service: jobs by idempotency key; ``away``: so many requests get 503."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.asked: list[dict[str, Any]] = []
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.away = 0
+        self.lost = 0  # answers that never arrive
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        if self.server.away:
+            self.server.away -= 1
+            return self._answer(503, {"code": "starting", "message": "not yet"})
+        names = [f"{role}-{n}" for role, count in body["replicas"].items() for n in range(count)]
+        model = {
+            "id": f"train-{len(self.server.jobs)}",
+            "name": body.get("name", "train"),
+            "state": "queued",
+            "reason": "Waiting for <2> GPUs",
+            "created": CREATED,
+            "replicas": [
+                {"name": name, "role": name.partition("-")[0], "state": "pending", "gpus": 1}
+                for name in names
+            ],
+            "cost": "0.00",
+            "currency": "EUR",
+            "tensorboard": "s3://ada/jobs/x/tensorboard/",
+        }
+        model = self.server.jobs.setdefault(body["idempotency_key"], model)
+        if self.server.lost:
+            self.server.lost -= 1
+            self.close_connection = True
+            return None
+        return self._answer(201, model)
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        found = {model["id"]: model for model in self.server.jobs.values()}
+        if path.endswith("/api/jobs"):
+            return self._answer(200, {"jobs": list(found.values()), "next": None})
+        model = found.get(path.rpartition("/")[2])
+        if model is None:
+            return self._answer(404, {"code": "no_such_job", "message": "none"})
+        return self._answer(200, model)
+
+    def _answer(self, status: int, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service(
+    s3: servers.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
+    """In a notebook's environment, with a working directory of its own."""
+    with Service() as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{service.server_address[1]}/services/gpucloud/"
+        pod = {"GPUCLOUD_API_URL": url, "JUPYTERHUB_API_TOKEN": "t", "GPUCLOUD_PROFILE": "big"}
+        for name, value in {**s3.environment(), **pod}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(launching, "_WAITS", (0.01, 0.01, 0.01))
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        Path("train.py").write_text("print(1)")
+        yield service
+        service.shutdown()
+
+
+def test_the_request_is_as_agreed(service: Service, bucket: Store) -> None:
+    job = gpucloud_labext.run(
+        "train.py", "--x", 1, workers=2, ps=1, gpus=1, env={"LR": "0.1"}, timeout="1h30m"
+    )
+    [asked] = service.asked
+    code = asked.pop("code")
+    assert len(asked.pop("idempotency_key")) == 32
+    assert asked == {
+        "command": ["python", "train.py", "--x", "1"],
+        "replicas": {"chief": 1, "worker": 2, "ps": 1, "evaluator": 0},
+        "gpus": 1,
+        "profile": "big",
+        "env": {"LR": "0.1"},
+        "timeout_seconds": 5400,
+    }
+    data = bucket.get(key_of(code))
+    assert data is not None
+    assert [file.path for file in Manifest.from_json(data).files] == ["train.py"]
+    assert job.id == "train-0" and job.reason == "Waiting for <2> GPUs"
+    assert "&lt;2&gt;" in job._repr_html_() and "<2>" not in job._repr_html_()
+
+
+def test_a_launch_survives_a_restart_of_the_hub_and_starts_one_job(service: Service) -> None:
+    service.away = 1
+    service.lost = 1
+    said: list[str] = []
+    with pytest.raises(LabError) as refused:  # 503 with the service's own words is an answer
+        launch(Launch(script="train.py"), said.append)
+    assert refused.value.message == "not yet"
+    job = launch(Launch(script="train.py"), said.append)
+    assert job.id == "train-0" and len(service.jobs) == 1
+    keys = [asked["idempotency_key"] for asked in service.asked]
+    assert len(keys) == 3 and keys[1] == keys[2]
+    assert "the service does not answer; trying again" in said
+
+
+def test_a_cell_is_the_script(service: Service, bucket: Store) -> None:
+    launch(Launch(cell="print(1)", args=["--x"]))
+    launch(Launch(cell="%time print(1)\n!ls"))
+    plain, magic = service.asked
+    assert plain["command"] == ["python", "gpucloud_cell.py", "--x"]
+    assert magic["command"] == ["python", "-m", "IPython", "gpucloud_cell.ipy"]
+    manifest = Manifest.from_json(bucket.get(key_of(plain["code"])) or b"")
+    assert [file.path for file in manifest.files] == ["gpucloud_cell.py", "train.py"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Launch(script="none.py"), "There is no file"),
+        (Launch(script="../x.py"), "is not in"),
+        (Launch(), "Which script"),
+        (Launch(script="notes.txt"), "neither Python"),
+        (Launch(script="train.py", timeout="soon"), "'soon' is no time"),
+    ],
+)
+def test_wrong_wishes(service: Service, wanted: Launch, words: str) -> None:
+    Path("notes.txt").touch()
+    with pytest.raises(LabError, match=words):
+        launch(wanted)
+    assert not service.asked
+
+
+def test_the_magic(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    from gpucloud_labext.magics.command import Context
+
+    line = "run train.py --workers 2 --no-chief --ps 1 --env A=b=c --name mine -- --x --env 1"
+    job = dispatch(line, Context())
+    [asked] = service.asked
+    assert asked["command"] == ["python", "train.py", "--x", "--env", "1"]
+    assert asked["replicas"]["chief"] == 0 and asked["env"] == {"A": "b=c"}
+    assert "code: 1 files" in capsys.readouterr().out
+    dispatch("run --name cell -- --x", Context(cell="print(1)"))
+    assert service.asked[-1]["command"] == ["python", "gpucloud_cell.py", "--x"]
+    listed = dispatch("jobs", Context())
+    assert "mine" in repr(listed) and "&lt;2&gt;" in listed._repr_html_()
+    assert dispatch("jobs mine", Context()).id == job.id
+    with pytest.raises(LabError, match=r"no job 'nobody'\. Your last jobs: mine, cell"):
+        dispatch("logs nobody", Context())
+    with pytest.raises(LabError, match="write NAME=VALUE"):
+        dispatch("run train.py --env A", Context())
+    for name in ("run", "jobs", "logs", "stop"):
+        assert "examples" in repr(dispatch(f"help {name}", Context())) or name == "stop"
+
+
+def test_tensorboard_of_a_job(service: Service) -> None:
+    gpucloud_labext.run("train.py", name="mine")
+    assert job_module.logdir("job:mine") == "s3://ada/jobs/x/tensorboard/"
+    assert job_module.logdir("runs") == "runs"

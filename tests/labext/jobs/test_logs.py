@@ -1,0 +1,114 @@
+"""Reading a job's log from the bucket while it is written; hints for known traces."""
+
+from __future__ import annotations
+
+import io
+import random
+import textwrap
+
+import pytest
+
+from gpucloud_labext.jobs import logfiles
+from gpucloud_labext.jobs.logs import Reader
+from gpucloud_labext.jobs.store import Store
+from gpucloud_labext.replica import hints
+from gpucloud_labext.replica import output as output_module
+from gpucloud_labext.replica.output import Output
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    return f"jobs/{request.node.name}/"
+
+
+def test_nothing_is_lost_and_nothing_told_twice(
+    bucket: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is sent when, over full parts and restarts, and whenever it is looked at."""
+    monkeypatch.setattr(output_module, "PART_BYTES", 300)
+    chance = random.Random(7)  # noqa: S311
+    reader, said, heard = Reader(bucket, prefix), [], []
+    for start in range(3):
+        output = Output(bucket, prefix, "worker-1", 1.0, io.BytesIO())
+        output.begin()
+        for number in range(60):
+            line = f"{start}.{number} " + "ä" * chance.randrange(20)
+            output.line(line.encode())
+            said.append(line)
+            if chance.random() < 0.3:
+                output.send()
+            if chance.random() < 0.3:
+                heard += [line.text for line in reader.new()]
+        output.send()
+    heard += [line.text for line in reader.new()]
+    assert heard == said
+    assert list(reader.new()) == [] == list(reader.rest())
+    keys = [entry.key for entry in bucket.entries(prefix)]
+    assert len(keys) > 6
+    assert logfiles.parts(prefix, keys)["worker-1"] == [*range(len(keys))]
+
+
+def test_replicas_are_told_apart(bucket: Store, prefix: str) -> None:
+    for label in ("worker-1", "worker-10", "ps-0"):
+        bucket.put(logfiles.part_key(prefix, label, 0), f"of {label}\nhalf".encode())
+    bucket.put(f"{prefix}logs/notes.txt", b"not a log")
+    reader = Reader(bucket, prefix)
+    assert sorted(map(str, reader.new())) == [
+        "[ps-0] of ps-0",
+        "[worker-10] of worker-10",
+        "[worker-1] of worker-1",
+    ]
+    assert len(list(reader.rest())) == 3
+    assert [line.text for line in Reader(bucket, prefix, "worker-1").new()] == ["of worker-1"]
+
+
+def test_a_store_that_is_away_gets_the_lines_later(bucket: Store, prefix: str) -> None:
+    output = Output(Store("nowhere", "http://127.0.0.1:1"), prefix, "worker-0", 1.0, io.BytesIO())
+    output.line(b"before")
+    output._store, away = bucket, output._store
+    output.send()
+    output._store = away
+    away.put = _refused  # type: ignore[method-assign]
+    output.line(b"meanwhile")
+    output.send()
+    output._store = bucket
+    output.send()
+    assert [line.text for line in Reader(bucket, prefix).new()] == ["before", "meanwhile"]
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise ConnectionRefusedError
+
+
+# As Keras 3.15 and TensorFlow 2.21 said it, shortened in their middle.
+MIRRORED = """
+File "/gpucloud-job/code/train.py", line 31, in <module>
+    history = model.fit(
+              ^^^^^^^^^^
+  File "/site-packages/keras/src/utils/traceback_utils.py", line 122, in error_handler
+    raise e.with_traceback(filtered_tb) from None
+}) with an unsupported type (<class 'tensorflow.python.distribute.values.PerReplica'>) to a Tensor.
+"""
+SERVERS = """
+File "/gpucloud-job/code/train.py", line 40, in <module>
+    history = model.fit(
+              ^^^^^^^^^^
+  File "/site-packages/keras/src/utils/traceback_utils.py", line 122, in error_handler
+    raise e.with_traceback(filtered_tb) from None
+  File "/site-packages/tensorflow/python/distribute/input_lib.py", line 1207, in cardinality
+ValueError: Cannot get the cardinality of a dataset that is not built
+"""
+PLAIN = """
+  File "train.py", line 3, in <module>
+    history = model.fit(x, y)
+  File "/site-packages/keras/src/utils/traceback_utils.py", line 122, in error_handler
+ValueError: Input 0 of layer "dense" is incompatible with the layer
+"""
+
+
+def test_hints_for_what_is_known() -> None:
+    for trace in (MIRRORED, SERVERS):
+        assert hints.find(textwrap.dedent(trace).splitlines()) == hints.KERAS_FIT
+    assert hints.find(PLAIN.splitlines()) is None
+    assert hints.find(["MemoryError"]) == hints.OUT_OF_MEMORY
+    assert hints.find([]) is None
