@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from tornado.web import RequestHandler
@@ -160,12 +159,9 @@ def test_the_document_and_the_table_tell_the_same(lab: Lab) -> None:
     assert told == {
         (route.path.replace("...}", "}"), verb) for route in ROUTES for verb in route.verbs
     }
-    assert all(line.endswith(tuple("abcdefghijklmnopqrstuvwxyz)")) for line in _summaries(found))
-
-
-def _summaries(document: dict[str, Any]) -> list[str]:
-    operations = [v for p in document["paths"].values() for v in p.values() if isinstance(v, dict)]
-    return [operation["summary"] for operation in operations]
+    for verbs in found["paths"].values():
+        for verb, operation in verbs.items():
+            assert verb == "parameters" or operation["summary"]
 
 
 def test_every_handler_answers_the_verbs_of_the_table_and_no_others() -> None:
