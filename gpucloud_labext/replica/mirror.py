@@ -50,6 +50,7 @@ class Mirror:
         self._every = every
         self._grows = grows
         self._sent: dict[str, Stamp] = {}
+        self._there: set[str] = set()  # in the bucket, whatever became of its file while it went
         self._fetched: dict[str, tuple[int, datetime]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -93,13 +94,16 @@ class Mirror:
         for name in indexes.keys() & changed.keys():
             self._store.put(self._prefix + name, indexes[name])
             self._sent[name] = files[name]
-        gone = [] if self._grows else [name for name in self._sent if name not in files]
+            self._there.add(name)
+        gone = [] if self._grows else [name for name in self._there if name not in files]
         self._store.delete([self._prefix + name for name in gone])
+        self._there.difference_update(gone)
         for name in gone:
-            del self._sent[name]
+            self._sent.pop(name, None)
 
     def _send(self, name: str, stamp: Stamp) -> None:
         path = self.folder / name
+        self._there.add(name)
         try:
             self._store.put_file(self._prefix + name, path)
             if _stamp(path.stat()) == stamp:
@@ -151,6 +155,7 @@ class Mirror:
         self._fetched = {}
         count = self.down()
         self._sent = dict(self._files())  # it came from there
+        self._there = set(self._sent)
         return count
 
     def down(self) -> int:

@@ -6,6 +6,7 @@ import json
 import signal
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ from gpucloud_labext.jobs.store import Store
 from tests.labext.contents.servers import wait_for
 from tests.labext.jobs.conftest import *  # noqa: F403 (its fixtures)
 from tests.labext.jobs.replicas import Job
+from tests.labext.jobs.wheels import wheel
 
 Make = Callable[..., Job]
 
@@ -273,6 +275,24 @@ def test_missing_code(make_job: Make, bucket: Store) -> None:
     assert job["worker-0"].wait() == 80
     words = job["worker-0"].last_words
     assert words["reason"] == "code_unavailable" and job.code in words["message"]
+
+
+def test_packages_are_installed_once_and_cached_in_the_bucket(
+    make_job: Make, tmp_path: Path
+) -> None:
+    wheel(tmp_path, "only_here", "1.5")
+    # also what the image has in another version
+    wheel(tmp_path, "six", "0.0.1")
+    script = "import only_here, six\nprint('got', only_here.version, six.version)"
+    job = make_job(script, start=False, packages=("only-here==1.5", "six==0.0.1"))
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    assert job["worker-0"].start(**pip).wait() == 0
+    assert "got 1.5 0.0.1" in job["worker-0"].output()
+    assert "installing 2 packages" in job["worker-0"].output()
+    # another pod, which could not install them
+    assert job["worker-0"].start(PIP_NO_INDEX="1").wait() == 0
+    assert "got 1.5 0.0.1" in job["worker-0"].output()
+    assert "installing" not in job["worker-0"].output()
 
 
 def test_a_failing_install_tells_pips_words(make_job: Make) -> None:

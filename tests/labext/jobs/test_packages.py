@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -15,19 +14,7 @@ import pytest
 from gpucloud_labext.errors import LabError
 from gpucloud_labext.jobs.packages import BASELINE, Installed, installed_by_user
 
-
-def wheel(folder: Path, name: str, version: str) -> Path:
-    """The smallest wheel that pip installs: a module that tells its version."""
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    info = f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{name}.py", f"version = {version!r}\n")
-        archive.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        )
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
+from .wheels import wheel
 
 
 def install(target: Path, *words: str) -> None:
