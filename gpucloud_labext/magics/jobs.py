@@ -186,4 +186,11 @@ LOGS = Command(
     complete=_known,
     examples=("%gpucloud logs train -f", "%gpucloud logs train worker-0"),
 )
-STOP = Command("stop", "End a job", _stop, _stop_options, complete=_known)
+STOP = Command(
+    "stop",
+    "End a job",
+    _stop,
+    _stop_options,
+    complete=_known,
+    examples=("%gpucloud stop train",),
+)
