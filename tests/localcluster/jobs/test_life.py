@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from kubernetes_asyncio import client, config
 
 from tests.localcluster.support import NAMESPACE, Cluster, indexed, job
 
-from .support import Obj, conditions, pods_of, run, running, until, until_pods
+from .support import Obj, conditions, ended, pods_of, run, running, until, until_pods
+from .test_names import service
 
 
 async def test_an_indexed_job_runs_one_pod_per_index_to_completion(cluster: Cluster) -> None:
@@ -110,12 +112,42 @@ async def test_what_a_job_owns_goes_with_it(cluster: Cluster) -> None:
 
 
 async def test_many_jobs_that_wait_cost_nothing(cluster: Cluster) -> None:
-    waiting = [job(f"j{i}", "true", suspend=True) for i in range(200)]
+    waiting = [job(f"j{i}", "true", suspend=True) for i in range(100)]
     await asyncio.gather(*(cluster.create(body) for body in waiting))
     jobs = await cluster.informer("jobs")
-    await until(lambda: sum("Suspended" in conditions(j) for j in jobs.store.values()) == 200, 60)
+    await until(lambda: sum("Suspended" in conditions(j) for j in jobs.store.values()) == 100, 60)
     version, used = jobs.version, time.process_time()
     await run(cluster, job("quick", "sleep 1"))  # what happens meanwhile is counted
     assert time.process_time() - used < 0.5
     changed = [j for j in jobs.store.values() if int(j["metadata"]["resourceVersion"]) > version]
     assert [j["metadata"]["name"] for j in changed] == ["quick"]
+
+
+async def test_a_namespace_with_a_running_job_ends(cluster: Cluster) -> None:
+    await cluster.client.create("namespaces", {"metadata": {"name": "team"}})
+    await cluster.client.create("jobs", indexed("j", "exec sleep 60", 2), "team")
+    pods, names = await cluster.informer("pods"), await cluster.informer("namespaces")
+    await until(lambda: sum(p["status"]["phase"] == "Running" for p in pods.store.values()) == 2)
+    await cluster.client.delete("namespaces", "team")
+    await until(lambda: "team" not in names.store, 30)
+    assert pods.store == {}
+
+
+async def test_the_python_client_runs_a_job(cluster: Cluster) -> None:
+    """The typed client refuses an answer that lacks what Kubernetes promises."""
+    kubeconfig = str(cluster.server.kubeconfig)
+    async with await config.new_client_from_config(kubeconfig) as connection:
+        batch, core = client.BatchV1Api(connection), client.CoreV1Api(connection)
+        discovery = client.DiscoveryV1Api(connection)
+        await core.create_namespaced_service(NAMESPACE, service("j"))
+        body = indexed("j", "sleep 0.2", 2, template={"subdomain": "j"})
+        made = await batch.create_namespaced_job(NAMESPACE, body)
+        assert (made.spec.completion_mode, made.status.active) == ("Indexed", None)
+        await cluster.until("j", ended, resource="jobs")
+        read = await batch.read_namespaced_job("j", NAMESPACE)
+        assert [c.type for c in read.status.conditions] == ["SuccessCriteriaMet", "Complete"]
+        slices = await discovery.list_namespaced_endpoint_slice(NAMESPACE)
+        assert [s.metadata.labels["kubernetes.io/service-name"] for s in slices.items] == ["j"]
+        await batch.delete_namespaced_job("j", NAMESPACE, propagation_policy="Foreground")
+        await core.delete_namespaced_service("j", NAMESPACE)
+    await until_pods(cluster, "j", lambda pods: not pods)
