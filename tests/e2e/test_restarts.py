@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import psutil
 
+from .bills import PodWatch, billed
 from .cloud import Cloud, wait_for
 
 PID = "import os; print(os.getppid())"
@@ -12,9 +13,10 @@ PID = "import os; print(os.getppid())"
 
 def test_a_killed_hub_finds_running_servers_and_sees_the_dead_as_stopped(own_cloud: Cloud) -> None:
     ada, bob = own_cloud.user("ada"), own_cloud.user("bob")
+    watch = PodWatch(own_cloud)
     ada.start("lab", profile="tensorflow", gpus="1")
     ada.run_code("open('kept.txt', 'w').write('still here')", "lab")
-    bob.start(profile="cpu")
+    bob.start(profile="tensorflow", gpus="1")
     server = int(ada.run_code(PID, "lab"))
 
     own_cloud.kill_child("jupyterhub")
@@ -27,6 +29,13 @@ def test_a_killed_hub_finds_running_servers_and_sees_the_dead_as_stopped(own_clo
     assert ada.run_code("print(open('kept.txt').read())", "lab") == "still here"
     wait_for(bob.is_stopped, "bob's is shown as stopped")
     assert own_cloud.pods("bob") == []
+    ada.stop("lab")
+    wait_for(lambda: len(watch.deleted) == 2, "both pods are gone")
+    for user in (ada, bob):  # the service died with the hub, while bob's pod ended
+        assert watch.seconds_of(user.name) > 0
+        wait_for(
+            lambda user=user: billed(user)[0] == watch.seconds_of(user.name), "the bill is exact"
+        )
 
 
 def test_a_hub_killed_in_the_middle_of_a_start_leaves_no_orphan(own_cloud: Cloud) -> None:

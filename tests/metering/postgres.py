@@ -9,7 +9,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 _NAMES = itertools.count(1)
 
@@ -87,6 +90,17 @@ class PostgresServer:
             # not SIGKILL, which would leave its children and shared memory behind
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(30)
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL to the server and all its children, as the kernel does when memory runs out."""
+        if self._process is not None:
+            family = psutil.Process(self._process.pid).children(recursive=True)
+            for process in (self._process, *family):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._process.wait(30)
+            psutil.wait_procs(family, timeout=30)
             self._process = None
 
     def remove(self) -> None:
