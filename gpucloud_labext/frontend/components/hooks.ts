@@ -44,8 +44,6 @@ export interface Action<A extends unknown[]> {
   readonly error: ApiError | null;
   /** Does it; resolves to whether it went well. */
   run(...args: A): Promise<boolean>;
-  /** The same again, after a failure. */
-  retry(): void;
   /** Forgets the failure. */
   clear(): void;
 }
@@ -53,7 +51,7 @@ export interface Action<A extends unknown[]> {
 /** Something that a button does: one at a time, its failure kept to be shown. */
 export function useAction<A extends unknown[]>(act: (...args: A) => Promise<void>): Action<A> {
   const [busy, setBusy] = useState(false);
-  const [failure, setFailure] = useState<{ error: ApiError; args: A } | null>(null);
+  const [failure, setFailure] = useState<ApiError | null>(null);
   const run = async (...args: A): Promise<boolean> => {
     setBusy(true);
     setFailure(null);
@@ -61,7 +59,7 @@ export function useAction<A extends unknown[]>(act: (...args: A) => Promise<void
       await act(...args);
       return true;
     } catch (reason) {
-      setFailure({ error: asApiError(reason), args });
+      setFailure(asApiError(reason));
       return false;
     } finally {
       setBusy(false);
@@ -69,13 +67,8 @@ export function useAction<A extends unknown[]>(act: (...args: A) => Promise<void
   };
   return {
     busy,
-    error: failure?.error ?? null,
+    error: failure,
     run,
-    retry: () => {
-      if (failure !== null) {
-        void run(...failure.args);
-      }
-    },
     clear: () => setFailure(null)
   };
 }

@@ -9,6 +9,8 @@ import { splitArguments } from '../paths';
 
 export function JobForm(props: {
   script: string;
+  /** To begin with. */
+  gpus: number;
   launch: (wish: JobWish) => Promise<void>;
   close: () => void;
 }): ReactElement {
@@ -18,7 +20,7 @@ export function JobForm(props: {
   const [line, setLine] = useState('');
   const [workers, setWorkers] = useState(1);
   const [ps, setPs] = useState(0);
-  const [gpus, setGpus] = useState(1);
+  const [gpus, setGpus] = useState(props.gpus);
   const launching = useAction(props.launch);
   const args = splitArguments(line);
   useEffect(() => first.current?.focus(), []);
@@ -67,7 +69,7 @@ export function JobForm(props: {
         <Count label={trans.__('Parameter servers')} least={0} value={ps} set={setPs} />
         <Count label={trans.__('GPUs per worker')} least={0} value={gpus} set={setGpus} />
       </div>
-      {launching.error && <ErrorLine error={launching.error} onRetry={launching.retry} />}
+      {launching.error && <ErrorLine error={launching.error} />}
       <div className="gpucloud-JobForm-buttons">
         <Button onClick={props.close}>{trans.__('Cancel')}</Button>
         <Button submit primary disabled={launching.busy || args === null}>

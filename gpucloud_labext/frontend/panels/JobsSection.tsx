@@ -58,7 +58,13 @@ export function JobsSection(props: {
   return (
     <>
       {proposed !== null && (
-        <JobForm key={proposed} script={proposed} launch={launch} close={() => propose(null)} />
+        <JobForm
+          key={proposed}
+          script={proposed}
+          gpus={model.status.data?.gpus ?? 1}
+          launch={launch}
+          close={() => propose(null)}
+        />
       )}
       {proposed === null && !noService && (
         <Button primary onClick={() => propose('')}>
@@ -101,16 +107,9 @@ function Row(props: {
   return (
     <li>
       <div className="gpucloud-Row">
-        <div className="gpucloud-Row-text">
-          <span className="gpucloud-Row-name" title={job.id}>
-            {job.name}
-          </span>
-          <span className="gpucloud-Row-facts">
-            <JobStateWords state={job.state} />
-            <span>{when(trans, job)}</span>
-            {job.cost !== null && <span>{money(job.cost, job.currency)}</span>}
-          </span>
-        </div>
+        <span className="gpucloud-Row-name" title={job.id}>
+          {job.name}
+        </span>
         <IconButton
           icon={listIcon}
           label={trans.__('Logs of %1', job.name)}
@@ -131,6 +130,11 @@ function Row(props: {
             onClick={props.stop}
           />
         )}
+      </div>
+      <div className="gpucloud-Row-facts">
+        <JobStateWords state={job.state} />
+        <span>{when(trans, job)}</span>
+        {job.cost !== null && <span>{money(job.cost, job.currency)}</span>}
       </div>
       <Replicas job={job} />
       {job.reason && !job.failure && <p className="gpucloud-Note">{job.reason}</p>}

@@ -103,18 +103,9 @@ function Row(props: {
   return (
     <li>
       <div className="gpucloud-Row">
-        <div className="gpucloud-Row-text">
-          <span className="gpucloud-Row-name" title={logdir}>
-            {logdir}
-          </span>
-          <span className="gpucloud-Row-facts">
-            <State tone={TONES[state]}>{words[state]}</State>
-            {memory_bytes !== null && <span>{bytes(memory_bytes)}</span>}
-            {last_used !== null && (
-              <span>{trans.__('used %1', ago(trans, last_used, Date.now()))}</span>
-            )}
-          </span>
-        </div>
+        <span className="gpucloud-Row-name" title={logdir}>
+          {logdir}
+        </span>
         <IconButton
           icon={launchIcon}
           label={trans.__('Open TensorBoard of %1', logdir)}
@@ -126,6 +117,13 @@ function Row(props: {
           disabled={props.busy}
           onClick={props.stop}
         />
+      </div>
+      <div className="gpucloud-Row-facts">
+        <State tone={TONES[state]}>{words[state]}</State>
+        {memory_bytes !== null && <span>{bytes(memory_bytes)}</span>}
+        {last_used !== null && (
+          <span>{trans.__('used %1', ago(trans, last_used, Date.now()))}</span>
+        )}
       </div>
       {state === 'failed' && log && log.length > 0 && (
         <pre className="gpucloud-Log">{log.join('\n')}</pre>

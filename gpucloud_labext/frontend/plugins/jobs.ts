@@ -11,6 +11,9 @@ import { jobIcon } from '../icons';
 import { LogsTab } from '../panels/LogsTab';
 import { COMMAND, IGPUCloud, PLUGIN } from '../tokens';
 
+/** What the server can run. */
+const SCRIPT = /\.(py|ipynb)$/;
+
 export const jobsPlugin: JupyterFrontEndPlugin<void> = {
   id: PLUGIN.jobs,
   description: 'Launches jobs and shows their logs.',
@@ -29,7 +32,7 @@ export const jobsPlugin: JupyterFrontEndPlugin<void> = {
     const selectedScript = (): string | null => {
       const items = [...(browsers?.tracker.currentWidget?.selectedItems() ?? [])];
       const [item] = items;
-      const isScript = items.length === 1 && item?.type === 'file' && item.path.endsWith('.py');
+      const isScript = items.length === 1 && item !== undefined && SCRIPT.test(item.path);
       return isScript ? app.serviceManager.contents.localPath(item.path) : null;
     };
 

@@ -55,8 +55,10 @@ def job(number: int, state: str, **more: Any) -> dict[str, Any]:
         "created": ago(minutes=40),
         "started": ago(minutes=38),
         "ended": None,
-        "replicas": [replica("worker", 0, "running"), replica("worker", 1, "running")]
-        + [replica("ps", 0, "running")],
+        "replicas": [
+            replica(role, index, "running")
+            for role, index in (("worker", 0), ("worker", 1), ("ps", 0))
+        ],
         "failure": None,
         "gpu_seconds": 4560,
         "cost": "2.53",
@@ -157,10 +159,18 @@ class Api(APIHandler):
         state = self.state
         answers = {
             "status": lambda: {
-                **{"user": "ada", "application": "lab", "team": "vision"},
-                **{"profile": "tensorflow", "image": "", "gpus": 2, "started": ago(hours=5)},
-                **{"uptime_seconds": 18_300, "cost_so_far": "12.20", "currency": "EUR"},
-                **{"price_per_gpu_hour": "1.20", "service": "ok"},
+                "user": "ada",
+                "application": "lab",
+                "team": "vision",
+                "profile": "tensorflow",
+                "image": "",
+                "gpus": 2,
+                "started": ago(hours=5),
+                "uptime_seconds": 18_300,
+                "cost_so_far": "12.20",
+                "currency": "EUR",
+                "price_per_gpu_hour": "1.20",
+                "service": "ok",
                 "s3": {"bucket": "ada", "endpoint": "http://127.0.0.1:9"},
             },
             "gpus": lambda: state.gpus,
