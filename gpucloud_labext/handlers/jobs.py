@@ -70,7 +70,10 @@ def launch_from(home: Path, fields: dict[str, Any]) -> dict[str, Any]:
     words = [*fields.get("args", []), *(fields.get("env") or {}).values()]
     if not all(isinstance(word, str) for word in words):
         raise LabError(400, "bad_value", "args and the values of env are strings.")
-    script = (home / fields.pop("script", "").lstrip("/")).resolve()
+    name = fields.pop("script", "")
+    if not name:
+        raise LabError(404, "no_script", "Which script? A .py or .ipynb file of your home.")
+    script = (home / name.lstrip("/")).resolve()
     folder = fields.pop("directory", None)
     directory = script.parent if folder is None else (home / folder.lstrip("/")).resolve()
     for path in (script, directory):

@@ -20,6 +20,7 @@ from gpucloud_labext.jobs.launch import Launch, launch
 from gpucloud_labext.jobs.manifest import Manifest, key_of
 from gpucloud_labext.jobs.store import Store
 from gpucloud_labext.magics.dispatch import dispatch
+from tests.labext import lab
 from tests.labext.contents import servers
 
 CREATED = "2026-11-01T10:00:00Z"
@@ -196,3 +197,32 @@ def test_tensorboard_of_a_job(service: Service) -> None:
     gpucloud_labext.run("train.py", name="mine")
     assert job_module.logdir("job:mine") == "s3://ada/jobs/x/tensorboard/"
     assert job_module.logdir("runs") == "runs"
+
+
+def test_the_panels_form(service: Service, s3: servers.Store, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{service.server_address[1]}/services/gpucloud/"
+    pod = {"GPUCLOUD_API_URL": url, "JUPYTERHUB_API_TOKEN": "t", "GPUCLOUD_PROFILE": "big"}
+    with lab.running(tmp_path / "lab", {**s3.environment(), **pod}) as server:
+        (server.home / "project").mkdir()
+        (server.home / "project" / "train.py").write_text("print('of the panel')")
+        (server.home / "away").symlink_to("/etc")
+        wish = {"script": "project/train.py", "args": ["--x"], "workers": 2, "ps": 1, "gpus": 1}
+        answer = server.api("jobs", "POST", json=wish)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["id"] == "train-0"
+        [asked] = service.asked
+        assert asked["command"] == ["python", "train.py", "--x"]
+        assert asked["replicas"] == {"chief": 1, "worker": 2, "ps": 1, "evaluator": 0}
+        for wrong, status, code in [
+            ({"script": "none.py"}, 404, "no_script"),
+            ({"script": "../../etc/passwd"}, 400, "outside"),
+            ({"script": "away/passwd"}, 400, "outside"),
+            ({"script": "project/train.py", "directory": "away"}, 400, "outside"),
+            ({"script": "project/train.py", "workers": "2"}, 400, "bad_value"),
+            ({"script": "project/train.py", "args": [1]}, 400, "bad_value"),
+            ({"script": "project/train.py", "node": "n1"}, 400, "unknown_field"),
+            ({}, 404, "no_script"),
+        ]:
+            answer = server.api("jobs", "POST", json=wrong)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+        assert len(service.asked) == 1
