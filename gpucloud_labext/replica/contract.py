@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Replica:
     if not command:
         raise ContractError("GPUCLOUD_COMMAND is empty")
     home = Path(environment.get("HOME") or Path.home())
+    if not os.access(home, os.W_OK):  # a container that runs as some other user
+        home = Path(tempfile.gettempdir())
     prefix = need("GPUCLOUD_JOB_PREFIX")
     gang = environment.get("GPUCLOUD_GANG_SECONDS")
     grace = environment.get("GPUCLOUD_GRACE_SECONDS")
