@@ -34,7 +34,8 @@ with strategy.scope():
 loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
 checkpoint = tf.train.Checkpoint(step=step, model=model, optimizer=optimizer)
 
-# The parameter servers hold the variables, but only the chief's folder is kept: it reads and writes.
+# The parameter servers hold the variables, but only the chief's folder is kept: so the chief
+# reads and writes.
 options = tf.train.CheckpointOptions(experimental_io_device="/job:chief")
 folder = os.environ["GPUCLOUD_CHECKPOINT_DIR"]
 manager = tf.train.CheckpointManager(checkpoint, folder, max_to_keep=2)

@@ -31,9 +31,10 @@ with strategy.scope():
         steps_per_execution=10,
     )
 
-# The parameter servers hold the variables, but only the chief's folder is kept: it reads and writes.
+# The parameter servers hold the variables, but only the chief's folder is kept: so the chief
+# reads and writes.
 options = tf.train.CheckpointOptions(experimental_io_device="/job:chief")
-weights = os.path.join(os.environ["GPUCLOUD_CHECKPOINT_DIR"], "weights")
+weights = os.environ["GPUCLOUD_CHECKPOINT_DIR"] + "/weights"
 if tf.train.latest_checkpoint(os.environ["GPUCLOUD_CHECKPOINT_DIR"]):
     model.load_weights(weights, options=options)
     print(f"goes on, restart {os.environ['GPUCLOUD_RESTART']}", flush=True)

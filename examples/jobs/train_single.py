@@ -19,9 +19,9 @@ history = model.fit(
     steps_per_epoch=20,
     verbose=2,
     callbacks=[
-        keras.callbacks.BackupAndRestore(os.path.join(folder, "backup")),
+        keras.callbacks.BackupAndRestore(folder + "/backup"),
         keras.callbacks.TensorBoard(os.environ["GPUCLOUD_LOG_DIR"]),
     ],
 )
-model.save(os.path.join(folder, "model.keras"))
+model.save(folder + "/model.keras")
 print(f"final loss {history.history['loss'][-1]:.4f}")
