@@ -7,6 +7,7 @@ export default tseslint.config(
     ignores: [
       '**/*.js',
       '**/*.mjs',
+      '**/*.cjs',
       'gpucloud_labext/labextension/',
       '.venv*/',
       '.gpucloud/',

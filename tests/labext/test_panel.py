@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,15 @@ def choose(page: Page, item: str, entry: str) -> None:
     page.get_by_role("menuitem", name=entry).click()
 
 
+@contextmanager
+def saved(page: Page) -> Iterator[None]:
+    """Until JupyterLab has written down how the page looks, which it does a moment later."""
+    with page.expect_response(
+        lambda answer: "/api/workspaces/" in answer.url and answer.request.method == "PUT"
+    ):
+        yield
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_the_panel_shows_the_server_and_the_month(lab: Lab, page: Page, theme: str) -> None:
     trouble = watch(page)
@@ -210,7 +220,8 @@ def test_tensorboards_from_the_panel_and_from_folders(lab: Lab, page: Page) -> N
     choose(page, "runs", "Open in TensorBoard")
     expect(page.locator("iframe[title='TensorBoard of runs']")).to_be_visible()
     page.locator(".jp-DirListing-item", has_text="s3").dblclick()
-    choose(page, "curves", "Open in TensorBoard")
+    with saved(page):
+        choose(page, "curves", "Open in TensorBoard")
     expect(page.locator("iframe[title='TensorBoard of s3://ada/curves']")).to_be_visible()
     started = [body["logdir"] for verb, path, body in lab.requests() if path == "tensorboards"]
     assert started == ["runs/first", "runs", "s3://ada/curves"]
@@ -275,7 +286,8 @@ def test_trouble_is_one_line_and_the_keyboard_is_enough(lab: Lab, page: Page) ->
 
     lab.tell(error={"status": 503, "code": "no_service", "message": "There is no service to ask."})
     title = panel.get_by_role("button", name="This server")
-    title.press("Enter")
+    with saved(page):
+        title.press("Enter")
     expect(title).to_have_attribute("aria-expanded", "false")
     page.reload()
     expect(title).to_have_attribute("aria-expanded", "false")

@@ -62,7 +62,8 @@ export const panelPlugin: JupyterFrontEndPlugin<IGPUCloud> = {
       execute: () => show('server')
     });
     palette?.addItem({ command: COMMAND.showPanel, category: trans.__('GPU Cloud') });
-    void follow(settings, model);
+    // not during the start, in which JupyterLab's own plugins still read their settings
+    void app.restored.then(() => follow(settings, model));
     return {
       api,
       model,

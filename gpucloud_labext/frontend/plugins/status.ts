@@ -13,12 +13,12 @@ export const statusPlugin: JupyterFrontEndPlugin<void> = {
   autoStart: true,
   requires: [IGPUCloud],
   optional: [IStatusBar, ISettingRegistry],
-  activate: async (
-    _app: JupyterFrontEnd,
+  activate: (
+    app: JupyterFrontEnd,
     cloud: IGPUCloud,
     bar: IStatusBar | null,
     registry: ISettingRegistry | null
-  ): Promise<void> => {
+  ): void => {
     if (bar === null) {
       return; // Notebook has none
     }
@@ -32,9 +32,11 @@ export const statusPlugin: JupyterFrontEndPlugin<void> = {
         shown = null;
       }
     };
-    const settings = await registry?.load(PLUGIN.panel).catch(() => undefined);
-    const apply = (): void => show(settings?.get('showStatusItem').composite !== false);
-    settings?.changed.connect(apply);
-    apply();
+    void app.restored.then(async () => {
+      const settings = await registry?.load(PLUGIN.panel).catch(() => undefined);
+      const apply = (): void => show(settings?.get('showStatusItem').composite !== false);
+      settings?.changed.connect(apply);
+      apply();
+    });
   }
 };
