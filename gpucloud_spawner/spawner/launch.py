@@ -23,8 +23,6 @@ from .errors import StartRefused
 if TYPE_CHECKING:
     from .spawner import GPUCloudSpawner
 
-# How long a failure that may heal (a registry, a Secret made later) is given.
-PATIENCE_SECONDS = 30
 LOG_LINES = 12
 
 
@@ -93,7 +91,7 @@ class Launch:
             return
         if failure.patient:
             self._ailing_since = self._ailing_since or time.monotonic()
-            if time.monotonic() - self._ailing_since < PATIENCE_SECONDS:
+            if time.monotonic() - self._ailing_since < self._spawner.start_patience:
                 return
         log = await self._log_tail(pod)
         raise StartRefused(failure.message, reason="pod-failed", status_code=500, log=log)

@@ -23,10 +23,6 @@ from ..model import labels
 if TYPE_CHECKING:
     from .spawner import GPUCloudSpawner
 
-PERIOD_SECONDS = 20
-# A pod younger than this may belong to a start whose server is just being recorded.
-MIN_AGE_SECONDS = 60
-
 
 def hub_identity(settings: Mapping[str, Any]) -> str:
     """A name that only this hub has: derived from its cookie secret; "" where it has none.
@@ -42,6 +38,7 @@ class OrphanSweeper:
 
     def __init__(self, spawner: GPUCloudSpawner) -> None:
         self._class = type(spawner)
+        self._age = int(spawner.orphan_age)
         self._api = spawner.api
         self._log = spawner.log
         settings = getattr(spawner.user, "settings", {})
@@ -52,7 +49,7 @@ class OrphanSweeper:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(PERIOD_SECONDS)
+            await asyncio.sleep(self._age / 3)
             try:
                 await self.sweep(datetime.now(UTC))
             except Exception:  # noqa: BLE001 - the border of an endless loop
@@ -89,7 +86,7 @@ class OrphanSweeper:
         if self._users.get(notes.get(labels.USER)) is None:
             return False
         age = (now - datetime.fromisoformat(meta["creationTimestamp"])).total_seconds()
-        return age >= MIN_AGE_SECONDS
+        return age >= self._age
 
     async def _delete(self, meta: Mapping[str, Any]) -> None:
         # by uid: a new pod of the same name is not the orphan

@@ -72,6 +72,27 @@ class SpawnerSettings(SteadyKubeSpawner):
         """,
     ).tag(config=True)
 
+    start_patience = Integer(
+        30,
+        min=1,
+        help="""
+        Seconds for which a start goes on where its image cannot be pulled or its container not be
+        configured; a registry may come back. Then it is given up with Kubernetes' words.
+
+        Example: 120.
+        """,
+    ).tag(config=True)
+
+    orphan_age = Integer(
+        60,
+        min=1,
+        help="""
+        Age in seconds from which on a pod of this hub that no server stands for is deleted.
+
+        A younger one may belong to a start whose server is just being recorded. Example: 300.
+        """,
+    ).tag(config=True)
+
     cluster_scales_up = Bool(
         False,
         help="""

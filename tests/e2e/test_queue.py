@@ -52,17 +52,12 @@ def test_a_cancelled_start_is_told_and_can_be_tried_again(
     cloud: Cloud, ada: User, holders: list[User]
 ) -> None:
     ada.request_start(profile="tensorflow", gpus="1")
-    words_of(ada, "queue")
-    ada.stop()
-    assert cloud.pods(ada.name) == []
-    ada.start(profile="cpu")
-
-
-def test_raw_scheduler_text_is_only_small_print(ada: User, holders: list[User]) -> None:
-    ada.request_start(profile="tensorflow", gpus="1")
-    for event in ada.progress():
+    for event in ada.progress():  # the scheduler's raw text is only small print
         assert "nodes are available" not in event["message"]
         if "nodes are available" in event.get("html_message", ""):
+            assert "queue" in event["message"]
             assert "<small" in event["html_message"]
             break
     ada.stop()
+    assert cloud.pods(ada.name) == []
+    ada.start(profile="cpu")

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import psutil
+import pytest
 
 from .bills import PodWatch, billed
 from .cloud import Cloud, wait_for
+
+
+@pytest.fixture(scope="module")
+def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """One for all of these tests; each leaves it running, and nothing in it."""
+    cloud = Cloud(tmp_path_factory.mktemp("killed") / "gpucloud")
+    try:
+        yield cloud.start()
+    finally:
+        cloud.stop()
+
 
 PID = "import os; print(os.getppid())"
 
@@ -54,6 +68,8 @@ def test_a_hub_killed_in_the_middle_of_a_start_leaves_no_orphan(own_cloud: Cloud
         "the start that nobody waits for any more is gone",
         timeout=120,
     )
+    for number in (1, 2):
+        own_cloud.user(f"h{number}").stop()
 
 
 def test_a_whole_restart_finds_servers_and_files_again(own_cloud: Cloud) -> None:

@@ -31,7 +31,7 @@ class Hub:
         reflectors = {("pods", "default"): SimpleNamespace(pods=self.pods)}
         spawner_class = type("Spawner", (), {"reflectors": reflectors})
         spawner = spawner_class()
-        spawner.api, spawner.log, spawner.user = api, log, user
+        spawner.api, spawner.log, spawner.user, spawner.orphan_age = api, log, user, 60
         self.sweeper = OrphanSweeper(spawner)
 
     def add_user(self, name: str, pod: str = "") -> None:

@@ -40,6 +40,9 @@ c.JupyterHub.load_groups = {
     "vision": {"users": ["vera"], "properties": {"gpucloud_admins": ["vera"]}},
     "speech": {"users": ["vera"]},
 }
+# shorter than by default, for tests wait for both
+c.GPUCloudSpawner.start_patience = 6
+c.GPUCloudSpawner.orphan_age = 20
 # GPU-hours per month; the second one is 7.2 GPU-seconds
 c.GPUCloudPortal.user_budgets = {"admin": 0, "thrifty": 0.002}
 # the failures of these tests must never reach it: the shipped default of many sites

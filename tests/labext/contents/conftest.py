@@ -17,28 +17,51 @@ from gpucloud_labext.contents import S3ContentsManager
 from . import servers
 
 
-@pytest.fixture(scope="session", params=["rclone", pytest.param("ceph", marks=pytest.mark.ceph)])
-def store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[servers.Store]:
-    folder = tmp_path_factory.mktemp(f"s3-{request.param}")
-    with contextlib.ExitStack() as stack:
-        if request.param == "ceph":
-            missing = [name for name in servers.CEPH if shutil.which(name) is None]
-            if missing:
-                pytest.skip(f"no real Ceph here: {', '.join(missing)} not installed")
-            yield stack.enter_context(servers.running_ceph(folder))
-        else:
-            yield stack.enter_context(servers.running(servers.rclone_store(folder)))
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Store]:
+    with servers.running(servers.rclone_store(tmp_path_factory.mktemp("s3-rclone"))) as store:
+        yield store
 
 
 @pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Store]:
+    missing = [name for name in servers.CEPH if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no real Ceph here: {', '.join(missing)} not installed")
+    with servers.running_ceph(tmp_path_factory.mktemp("s3-ceph")) as store:
+        yield store
+
+
+# by name, not as a parameter of a session's fixture: pytest would end the one to start the other
+@pytest.fixture(params=["rclone", pytest.param("ceph", marks=pytest.mark.ceph)])
+def store(request: pytest.FixtureRequest) -> servers.Store:
+    found: servers.Store = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def jupyters(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[servers.Store], servers.Jupyter]]:
+    """The Jupyter server of a store, started when it is first asked for."""
+    started: dict[str, servers.Jupyter] = {}
+    with contextlib.ExitStack() as stack:
+
+        def jupyter_of(store: servers.Store) -> servers.Jupyter:
+            if store.kind not in started:
+                folder = tmp_path_factory.mktemp(f"jupyter-{store.kind}")
+                server = servers.jupyter(folder, store.environment())
+                started[store.kind] = stack.enter_context(server)
+            return started[store.kind]
+
+        yield jupyter_of
+
+
+@pytest.fixture
 def api(
-    store: servers.Store, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[servers.Jupyter]:
-    folder = tmp_path_factory.mktemp(f"jupyter-{store.kind}")
-    with servers.jupyter(folder, store.environment()) as server:
-        yield server
+    store: servers.Store, jupyters: Callable[[servers.Store], servers.Jupyter]
+) -> servers.Jupyter:
+    return jupyters(store)
 
 
 @pytest.fixture
