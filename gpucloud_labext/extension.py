@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.serverapp import ServerApp
 from traitlets import Float, Integer
 
 from .activity import Activity
+from .contents import GPUCloudContentsManager
 from .gpus import Reader
 from .handlers import routes
+from .s3.places import drives
 from .s3.server import KeyWatch
 from .status import Bill
 from .tensorboard.manager import TensorBoards
@@ -67,6 +70,14 @@ class GPUCloudExtension(ExtensionApp):
         """The folder that the file browser shows as its root."""
         assert self.serverapp is not None  # set before anything else is called
         return Path(self.serverapp.root_dir).resolve()
+
+    def _link_jupyter_server_extension(self, serverapp: ServerApp) -> None:
+        """Called before the server makes its contents manager: ours is the default with S3."""
+        super()._link_jupyter_server_extension(serverapp)
+        # a file of config.d can turn extensions on, but sets nothing else; and who has chosen a
+        # manager keeps it
+        if "contents_manager_class" not in serverapp.config.ServerApp and drives():
+            serverapp.contents_manager_class = GPUCloudContentsManager
 
     def initialize_settings(self) -> None:
         """Make the parts; the handlers find them here."""

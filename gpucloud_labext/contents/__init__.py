@@ -1,6 +1,7 @@
 """The file browser's contents: the home volume at the root, S3 buckets as folders beside it.
 
-One line in a server's configuration turns it on::
+It is the default of a server that has gpucloud's extension and a bucket. Any other server turns it
+on with a line of its configuration, as it would turn on another one::
 
     c.ServerApp.contents_manager_class = "gpucloud_labext.contents.GPUCloudContentsManager"
 

@@ -8,12 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect
 
 from ..ports import free_ports
 from .cloud import Cloud, User, wait_for
+from .test_browser import CHROMIUM, log_in, page, shoot
+
+__all__ = ["page"]  # a fixture
 
 BOTO3 = """
 import boto3, os
@@ -32,6 +37,9 @@ WRITE = """
 s3.put_object(Bucket=bucket, Key="data/übung 1.csv", Body=b"1,2,3")
 print([o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]])
 """
+LIST = """
+print([o["Key"] for o in s3.list_objects_v2(Bucket=bucket)["Contents"]])
+"""
 READ = """
 print(s3.get_object(Bucket=bucket, Key="data/übung 1.csv")["Body"].read().decode())
 """
@@ -43,10 +51,9 @@ TOUCH_FOREIGN = """
 print(refused(s3.list_objects_v2, Bucket="{0}"), refused(s3.get_object, Bucket="{0}", Key="k"),
       refused(s3.put_object, Bucket="{0}", Key="k", Body=b"x"))
 """
-# A kernel that goes by the file, as boto3 does where no variable says otherwise.
-BY_THE_FILE = """
-import os
-del os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+# What a person types, and what is printed.
+MAGIC = """
+print(get_ipython().run_line_magic("gpucloud", {0!r}))
 """
 
 
@@ -105,18 +112,60 @@ def test_a_rotation_reaches_a_running_server(cloud: Cloud, ada: User) -> None:
     ada.start(profile="cpu")
     ada.run_code(BOTO3 + WRITE)
     before = environment_of(ada)
-    said = gpucloud(cloud, "s3", "rotate", ada.name)
-    dead = BOTO3 + "print(refused(s3.get_object, Bucket=bucket, Key='data/übung 1.csv'))"
-    assert ada.run_code(dead) != "done", "the variables hold the old key, which is dead at once"
-    file = "print(open(os.environ['AWS_SHARED_CREDENTIALS_FILE']).read())"
-    wait_for(
-        lambda: before["AWS_ACCESS_KEY_ID"] not in ada.run_code("import os\n" + file),
-        "the mounted file has the new key",
+    told = ada.run_code(MAGIC.format("s3"))
+    assert before["GPUCLOUD_S3_BUCKET"] in told and "5 B in 1 objects" in told
+    assert before["AWS_SECRET_ACCESS_KEY"] not in told
+    assert before["AWS_SECRET_ACCESS_KEY"] in ada.run_code(MAGIC.format("s3 --show-secret"))
+    # one kernel: its client is made before the rotation and used after it
+    rotation = "name = os.environ['AWS_ACCESS_KEY_ID']\n" + MAGIC.format("s3 rotate") + READ
+    said = ada.run_code(BOTO3 + rotation + "print(name)").splitlines()
+    assert (said[-2], said[-1]) == ("1,2,3", before["AWS_ACCESS_KEY_ID"])
+    after = wait_for(lambda: _renewed(ada, before), "kernels start with the new key")
+    assert f"The key is {after['AWS_ACCESS_KEY_ID']} now" in said[0]
+    assert ada.run_code(BOTO3 + READ) == "1,2,3"
+    dead = subprocess.run(
+        [sys.executable, "-c", BOTO3 + "print(refused(s3.list_objects_v2, Bucket=bucket))"],
+        env={**os.environ, **before, "AWS_SHARED_CREDENTIALS_FILE": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    assert ada.run_code(BY_THE_FILE + BOTO3 + READ) == "1,2,3"
-    fresh = wait_for(lambda: ada.run_code("import os\n" + file), "the file")
-    assert fresh.split()[3] in said, "the administrator was told the key's name"
-    assert fresh.split()[-1] not in said, "but not its secret"
+    assert dead.stdout.strip() in ("NoSuchBucket", "AccessDenied"), dead.stderr
+    # as an administrator does it, in a terminal, which learns the key's name only
+    said_there = gpucloud(cloud, "s3", "rotate", ada.name)
+    last = wait_for(lambda: _renewed(ada, after), "kernels start with the newest key")
+    assert last["AWS_ACCESS_KEY_ID"] in said_there
+    assert last["AWS_SECRET_ACCESS_KEY"] not in said_there
+
+
+def _renewed(user: User, before: dict[str, str]) -> dict[str, str] | None:
+    found = environment_of(user)
+    return found if found["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"] else None
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on the PATH")
+def test_the_file_browser_shows_the_bucket(cloud: Cloud, ada: User, page: Page) -> None:
+    ada.start(profile="cpu")
+    names = [entry["name"] for entry in ada.lab("GET", "api/contents/").json()["content"]]
+    assert "s3" in names
+    body = {"type": "file", "format": "text", "content": "1,2,3\n"}
+    saved = ada.lab("PUT", "api/contents/s3/" + quote("übung 1+%.csv"), json=body)
+    assert saved.status_code == 201, saved.text
+    assert ada.lab("GET", "files/s3/" + quote("übung 1+%.csv")).text == "1,2,3\n"
+    assert "['übung 1+%.csv']" in ada.run_code(BOTO3 + LIST)
+    log_in(page, cloud, ada.name)
+    page.goto(f"{cloud.url}/user/{ada.name}/lab")
+    entry = page.locator(".jp-DirListing-item")
+    entry.filter(has_text="s3").dblclick()
+    expect(entry.filter(has_text="übung 1+%.csv")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload Files").click()
+    upload = {"name": "from a laptop.txt", "mimeType": "text/plain", "buffer": b"hello from a lap"}
+    chooser.value.set_files([upload])
+    entry.filter(has_text="from a laptop.txt").dblclick()
+    expect(page.locator(".cm-content")).to_contain_text("hello from a lap")
+    shoot(page, "9-s3-in-the-file-browser")
+    assert "from a laptop.txt" in ada.run_code(BOTO3 + LIST)
 
 
 def test_a_deleted_user_has_no_key_but_data_until_they_are_purged(cloud: Cloud) -> None:
@@ -184,4 +233,7 @@ def test_a_start_without_s3_has_its_home_and_says_why(without_s3: Cloud) -> None
     assert "Your home volume works as usual" in told
     wait_for(ada.is_ready, "ada's server is ready")
     assert ada.run_code("import os; print('AWS_ACCESS_KEY_ID' in os.environ)") == "False"
+    body = {"type": "file", "format": "text", "content": "there"}
+    assert ada.lab("PUT", "api/contents/note.txt", json=body).status_code == 201
+    assert ada.lab("GET", "api/contents/note.txt").json()["content"] == "there"
     ada.stop()

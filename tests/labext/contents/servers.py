@@ -196,8 +196,8 @@ class Jupyter:
         private.mkdir(exist_ok=True)
         (private / "jupyter_server_config.py").write_text(
             config
-            or "c.ServerApp.contents_manager_class = "
-            "'gpucloud_labext.contents.GPUCloudContentsManager'\n"
+            # as an install turns it on; the manager is then the default where there is S3
+            or "c.ServerApp.jpserver_extensions = {'gpucloud_labext': True}\n"
         )
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "GPUCLOUD_"))}
         env = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
+from . import servers
 from .servers import Drive
 
 BIG = os.urandom(2**20) * 80  # several parts of the transfer manager
@@ -127,3 +129,13 @@ def test_the_home_works_as_without_us(drive: Drive) -> None:
     assert drive.api.files(f"{drive.name}/e/a.txt", method="HEAD").headers["Content-Length"] == "3"
     drive.api.delete(f"{drive.name}/e")
     assert drive.in_home() == []
+
+
+def test_who_has_chosen_another_manager_keeps_it(own_store: servers.Store, tmp_path: Path) -> None:
+    config = (
+        "c.ServerApp.jpserver_extensions = {'gpucloud_labext': True}\n"
+        "c.ServerApp.contents_manager_class = "
+        "'jupyter_server.services.contents.largefilemanager.AsyncLargeFileManager'\n"
+    )
+    with servers.jupyter(tmp_path, own_store.environment(), config) as api:
+        assert api.names("") == []
