@@ -24,7 +24,7 @@ from .launch import Inputs, Launch, prepare
 from .logs import head, tail
 from .probes import Target, check
 from .pulling import Pull
-from .runtime import UNKNOWN, Exit, Instance, StartError
+from .runtime import UNKNOWN, Exit, Instance, StartError, never_ran
 from .status import ContainerState
 from .view import View
 from .volumes import MountError
@@ -100,6 +100,8 @@ class Container:
     def adopt(self, pod: Obj) -> None:
         """Takes up what an earlier kubelet process has started."""
         attempts = sorted(int(p.name) for p in self.directory.glob("[0-9]*") if p.name.isdecimal())
+        if attempts and never_ran(self.directory / str(attempts[-1])):
+            shutil.rmtree(self.directory / str(attempts.pop()), ignore_errors=True)
         if not attempts:
             return
         self.attempt = self.state.restarts = attempts[-1]

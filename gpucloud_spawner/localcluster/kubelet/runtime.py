@@ -80,6 +80,18 @@ def seconds(stamp: str) -> str:
     return stamp[:19] + "Z"
 
 
+def never_ran(directory: Path) -> bool:
+    """Whether a start was cut short before anything was executed: the kubelet died before its shim
+    had heard what to run. The shim opens the log before it forks."""
+    if (directory / "log").exists() or (directory / "exit").exists():
+        return False
+    try:
+        pid, ticks, _ = (directory / "shim").read_text().split()
+    except (FileNotFoundError, ValueError):
+        return True
+    return not alive(int(pid), ticks)
+
+
 class Instance:
     """One run of a container, in a directory of its own."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 from collections import Counter
@@ -15,7 +16,18 @@ import pytest
 from gpucloud_spawner.localcluster.apiserver import APIServer
 from gpucloud_spawner.localcluster.client import KubeClient
 from gpucloud_spawner.localcluster.controllers import Controllers
-from tests.localcluster.support import NAMESPACE, Cluster, everything, indexed, processes_with
+from gpucloud_spawner.localcluster.kubelet.runtime import BOOT_ID
+from tests.localcluster.support import (
+    NAMESPACE,
+    Cluster,
+    api,
+    everything,
+    indexed,
+    nodes,
+    processes_with,
+    shell,
+    state_of,
+)
 from tests.localcluster.test_cluster_restart import START_SECONDS, client_of, up
 
 from .conftest import QUICK
@@ -135,3 +147,27 @@ async def test_late_news_of_pods_double_none(bare: Cluster) -> None:
         await bare.create(indexed("j", "true", 3, parallelism=1))
         found = await bare.until("j", ended, resource="jobs")
     assert (found["status"]["succeeded"], len(await pods_of(bare, "j"))) == (3, 3)
+
+
+async def test_a_pod_whose_start_was_cut_short_is_started_and_not_given_up(
+    apiserver: APIServer, tmp_path: Path
+) -> None:
+    """The kubelet died when it had made the container's directory, and its shim was on the way."""
+    async with api(apiserver, tmp_path) as cluster:
+        made = await cluster.create(shell("a", "echo runs"))
+        target = {"kind": "Node", "name": "node-0"}
+        body = {"metadata": {"name": "a"}, "target": target}
+        await cluster.client.create("pods", body, NAMESPACE, subresource="binding")
+        home = cluster.data / "kubelet/pods" / made["metadata"]["uid"]
+        instance = home / "containers/c/0"
+        instance.mkdir(parents=True)
+        saved = {"node": "node-0", "ip": "127.250.0.9", "startTime": "2026-11-23T07:30:00Z"}
+        (home / "pod.json").write_text(json.dumps({**saved, "grant": {}}))
+        # A process of this number lives, but it did not start when the shim did.
+        (instance / "shim").write_text(f"1 never {BOOT_ID.read_text().strip()}")
+        async with nodes(cluster):
+            pod = await cluster.phase("a", "Succeeded", "Failed")
+            assert pod["status"]["phase"] == "Succeeded"
+            assert await cluster.logs("a") == "runs\n"
+    assert pod["status"]["podIP"] == saved["ip"]
+    assert state_of(pod)["restartCount"] == 0
