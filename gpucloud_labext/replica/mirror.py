@@ -63,7 +63,10 @@ class Mirror:
             await asyncio.to_thread(self.up)
 
     def up(self, final: bool = False) -> bool:
-        """Send what is new; False if not all could be sent. ``final``: nobody writes any more."""
+        """Send what is new; False if not all could be sent.
+
+        ``final``: nobody writes any more, and who did was not interrupted.
+        """
         for _ in range(3):
             try:
                 self._up(final)

@@ -15,7 +15,7 @@ from typing import Any
 from ..jobs.manifest import Manifest
 from ..jobs.store import Store, StoreErrors, words
 from . import hints, workspace
-from .contract import NO_CODE, NO_GANG, Failure, Replica, training_environment
+from .contract import NO_CODE, NO_GANG, SIGNALLED, Failure, Replica, training_environment
 from .gang import Gang
 from .lead import Lead
 from .mirror import Mirror
@@ -50,8 +50,8 @@ class Supervisor:
         self._manifest = Manifest(())
         self._packages: Packages | None = None
         self._gang: Gang | None = None
-        # a lead that begins again in place has the newest checkpoints itself
-        self._has_newest = False
+        # whether the last script ended by itself: what a killed one was writing may be half
+        self._is_whole = True
 
     async def run(self) -> int:
         """The exit code. Raises Failure; cancel it to stop the replica."""
@@ -68,15 +68,27 @@ class Supervisor:
                 code = await self._attempt()
                 if code is not None:
                     return code
+                self._output.say("a replica was lost: starting again from the last checkpoint")
+                # before the others are told to go on: they read the same
+                await self._send_checkpoints(_STORE_BACK)
                 self._restarts += 1
                 await asyncio.to_thread(self._note_restarts)
 
     async def finish(self) -> None:
         """Send what is not there yet; after `run`, however that ended."""
-        sending = [asyncio.to_thread(self._boards.up, True)]
-        if self._replica.is_lead:
-            sending.append(asyncio.to_thread(self._checkpoints.up, True))
-        await asyncio.gather(*sending)
+        boards = asyncio.to_thread(self._boards.up, True)
+        await asyncio.gather(boards, self._send_checkpoints(0.0))
+
+    async def _send_checkpoints(self, patience: float) -> None:
+        """The lead's last ones; ``patience``: seconds for a store that is away."""
+        if not self._replica.is_lead:
+            return
+        deadline = asyncio.get_running_loop().time() + patience
+        while not await asyncio.to_thread(self._checkpoints.up, self._is_whole):
+            if asyncio.get_running_loop().time() >= deadline:
+                self._output.say("the last checkpoints could not be sent to the bucket")
+                return
+            await asyncio.sleep(2.0)
 
     def last_lines(self, count: int) -> list[str]:
         """What the script said last."""
@@ -150,8 +162,7 @@ class Supervisor:
             # also when cancelled: the replica is stopped
             if not ended.done():
                 await script.stop(self._grace)
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
+            self._is_whole = await ended < SIGNALLED
 
     @property
     def _grace(self) -> float:
@@ -172,9 +183,7 @@ class Supervisor:
             ) from None
 
     async def _restore(self) -> None:
-        """The checkpoints as the lead last wrote them: the same for every replica."""
-        if self._replica.is_lead and self._has_newest:
-            return
+        """The checkpoints as the lead last sent them: the same for every replica, and whole."""
         deadline = asyncio.get_running_loop().time() + _STORE_BACK
         while True:
             try:
@@ -185,7 +194,6 @@ class Supervisor:
                     text = f"The checkpoints could not be read: {words(error)}."
                     raise Failure(NO_CODE, "checkpoints_unavailable", text) from error
                 await asyncio.sleep(2.0)
-        self._has_newest = True
         if count:
             self._output.say(f"{count} checkpoint files are back from the bucket")
 
@@ -216,7 +224,7 @@ class Supervisor:
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
             if command == "again":
-                await self._begin_again(script)
+                await script.stop(self._grace)
                 return None
             if command == "end":
                 await script.stop(self._grace)
@@ -231,8 +239,6 @@ class Supervisor:
     async def _agree(self, code: int) -> int | None:
         """After the script's end: is that the end, or does the gang begin again?"""
         assert self._gang is not None
-        if self._replica.is_lead and not await asyncio.to_thread(self._checkpoints.up, True):
-            self._output.say("the last checkpoints are not in the bucket yet")
         if code:
             self._output.say(f"the script ended with exit code {code}")
         self._gang.report("failed" if code else "done")
@@ -245,20 +251,12 @@ class Supervisor:
                 waited = 0.0 if self._gang.connected else waited + 1.0
                 continue
             if command == "again":
-                await self._begin_again(None)
                 return None
             if command == "end":
                 return 0
             if command == "exit":
                 break
         return self._told(code)
-
-    async def _begin_again(self, script: Script | None) -> None:
-        self._output.say("another replica was lost: starting again from the last checkpoint")
-        if script is not None:
-            await script.stop(self._grace)
-        if self._replica.is_lead:
-            self._has_newest = await asyncio.to_thread(self._checkpoints.up, True)
 
     def _told(self, code: int) -> int:
         if code and (hint := hints.find(self._output.tail())):
