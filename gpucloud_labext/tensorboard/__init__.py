@@ -10,7 +10,8 @@ In the Jupyter server:
 In a process of its own for each:
 
 ``serve``      TensorBoard itself, listening on a Unix socket
-``assets``     its page, so that it works below a prefix and with `_xsrf`
+``listen``     its HTTP server
+``pages``      its pages, so that they work below a prefix and with `_xsrf`
 ``network``    its threads' own network, so that nobody else reaches the ports it opens inside
 ``mirror``     for `s3://`: keeps a local copy of the event files, downloading only what is new
 """

@@ -12,6 +12,8 @@ from typing import Any
 from tensorboard.program import TensorBoardServer
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from .pages import Mended
+
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +57,6 @@ def on(path: str) -> Callable[[Any, Any], UnixServer]:
     """What TensorBoard calls, with its application and flags, to make its server."""
 
     def make(wsgi_app: Any, flags: Any) -> UnixServer:
-        return UnixServer(path, wsgi_app)
+        return UnixServer(path, Mended(wsgi_app))
 
     return make

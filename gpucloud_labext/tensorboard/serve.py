@@ -121,11 +121,10 @@ def _quick_checksums() -> None:
 def _board(options: argparse.Namespace, fast: bool) -> Any:
     from tensorboard import default, program
 
-    from . import assets, listen
+    from . import listen
 
     board = program.TensorBoard(
         plugins=default.get_plugins(),
-        assets_zip_provider=assets.provider,
         server_class=listen.on(options.socket),
     )
     flags = {
