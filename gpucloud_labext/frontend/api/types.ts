@@ -54,6 +54,8 @@ export interface TensorBoard {
   started: string | null;
   last_used: string | null;
   memory_bytes: number | null;
+  /** Of one that failed: why, and its last lines. */
+  reason?: string;
   log?: string[];
 }
 

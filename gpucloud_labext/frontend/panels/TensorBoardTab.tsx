@@ -76,8 +76,10 @@ function Starting(props: {
       {error && <ErrorLine error={error} onRetry={again} />}
       {failed && (
         <>
-          <p role="alert">{trans.__('TensorBoard of %1 did not start.', logdir)}</p>
-          <pre className="gpucloud-Log">{(failed.log ?? []).join('\n')}</pre>
+          <p role="alert">
+            {trans.__('TensorBoard of %1 did not start.', logdir)} {failed.reason}
+          </p>
+          {failed.log && <pre className="gpucloud-Log">{failed.log.join('\n')}</pre>}
           <Button onClick={again}>{trans.__('Try again')}</Button>
         </>
       )}

@@ -94,7 +94,7 @@ function Row(props: {
   busy: boolean;
 }): ReactElement {
   const trans = useTrans();
-  const { state, logdir, memory_bytes, last_used, log } = props.tensorboard;
+  const { state, logdir, memory_bytes, last_used, reason, log } = props.tensorboard;
   const words: Record<TensorBoardState, string> = {
     starting: trans.__('starting'),
     running: trans.__('running'),
@@ -125,6 +125,7 @@ function Row(props: {
           <span>{trans.__('used %1', ago(trans, last_used, Date.now()))}</span>
         )}
       </div>
+      {state === 'failed' && reason && <p>{reason}</p>}
       {state === 'failed' && log && log.length > 0 && (
         <pre className="gpucloud-Log">{log.join('\n')}</pre>
       )}
