@@ -16,11 +16,11 @@ from ..model.profiles import Profile
 from .manifests import CONTAINER, Site, job_name, kube_job, service
 from .objects import JobObjects
 from .view import is_ending, place_of
+from .words import LINES
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 10
-_LOG_LINES = 200  # in which a hint is looked for
 _LOG_BYTES = 128 * 1024
 
 
@@ -122,7 +122,7 @@ class Actions:
                 meta["name"],
                 meta["namespace"],
                 container=CONTAINER,
-                tail_lines=_LOG_LINES,
+                tail_lines=LINES,
                 _request_timeout=TIMEOUT,
             )
         except (TimeoutError, ApiException, OSError, aiohttp.ClientError) as error:

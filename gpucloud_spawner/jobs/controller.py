@@ -28,7 +28,7 @@ from .metrics import JobMetrics
 from .objects import JobObjects, ObjectsByJob
 from .store import JobStore
 from .view import Outcome, View, at_the_end, look
-from .words import ended, hint, last_words, tail
+from .words import ended, last_words, tail
 from .workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -291,7 +291,7 @@ class JobController:
         view: View | None = None,
     ) -> float | None:
         """Store that a job is over, then let go of its machines."""
-        failure = await self._failure(record, outcome) if outcome.pod is not None else None
+        failure = await self._failure(outcome) if outcome.pod is not None else None
         now: int = await self._in_thread(self._store.now)
         changes: dict[str, Any] = {}
         if view is not None:
@@ -311,16 +311,15 @@ class JobController:
         log.info("Job %s of %s: %s %s", record.id, record.user, outcome.state, outcome.reason)
         return await self._wind_up(over, objects)
 
-    async def _failure(self, record: JobRecord, outcome: Outcome) -> Failure:
+    async def _failure(self, outcome: Outcome) -> Failure:
         assert outcome.pod is not None
         # the runner's last words are in its status, which is there even where the log is not
         text = await self._actions.log_tail(outcome.pod) or last_words(outcome.pod)
-        lines = tuple(text.splitlines())
         return Failure(
             replica=outcome.replica,
             exit_code=ended(outcome.pod).get("exitCode"),
-            lines=tail("\n".join(lines)),
-            hint=last_words(outcome.pod, "hint") or hint(lines, record.spec),
+            lines=tail(text),
+            hint=last_words(outcome.pod, "hint"),
         )
 
     async def _wind_up(self, record: JobRecord, objects: JobObjects) -> float | None:

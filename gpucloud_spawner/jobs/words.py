@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ..model.jobs import JobSpec
 from ..model.pods import Pod, condition, container_status
 from .manifests import CONTAINER, NO_CODE, NO_GANG, NO_PACKAGES, STOPPED
 
@@ -20,14 +18,6 @@ _CODES = {
 _SIGNALS = {6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 _LINE = 500
 LINES = 30
-
-# A trace that ends in Keras 3, not in tf_keras.
-_KERAS3 = re.compile(r'File "[^"]*[/\\]keras[/\\]src[/\\]')
-_KERAS_HINT = (
-    "model.fit of Keras 3 does not run under MultiWorkerMirroredStrategy or "
-    "ParameterServerStrategy. Set TF_USE_LEGACY_KERAS=1 and use tf_keras (pip install tf_keras), "
-    "or write the training loop yourself with strategy.run."
-)
 
 
 def ended(pod: Pod) -> Mapping[str, Any]:
@@ -87,11 +77,3 @@ def why_ended(pod: Pod) -> str:
 def tail(text: str) -> tuple[str, ...]:
     """The last lines of a log, each of a bearable length."""
     return tuple(line[:_LINE] for line in text.splitlines()[-LINES:])
-
-
-def hint(lines: Sequence[str], spec: JobSpec) -> str:
-    """What helps against a failure that many meet; "" where nothing is known."""
-    frames = [line for line in lines if line.lstrip().startswith('File "')]
-    if spec.is_distributed and any(_KERAS3.search(line) for line in frames):
-        return _KERAS_HINT
-    return ""

@@ -22,7 +22,7 @@ from gpucloud_spawner.metering.job_records import JobRecords
 from .world import NAMESPACE, PROFILES
 
 
-async def main(url: str, command: list[str], ttl: float) -> None:
+async def main(url: str, command: list[str], ttl: float, poll: float) -> None:
     records = JobRecords(db.make_engine(url))
     client = await connect()
     controller = JobController(
@@ -35,7 +35,7 @@ async def main(url: str, command: list[str], ttl: float) -> None:
         in_thread=asyncio.to_thread,
         inventory=InventoryReader(CoreV1Api(client)).read,
         metrics=JobMetrics(CollectorRegistry()),
-        settings=ControllerSettings(ttl=ttl, poll=0.1, settle=0.2, retry=0.05, retry_max=0.5),
+        settings=ControllerSettings(ttl=ttl, poll=poll, settle=0.2, retry=0.05, retry_max=0.5),
     )
     controller.start()
     print("started", flush=True)
@@ -44,5 +44,5 @@ async def main(url: str, command: list[str], ttl: float) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    arguments: list[Any] = [sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3])]
-    asyncio.run(main(*arguments))
+    arguments: list[Any] = [sys.argv[1], json.loads(sys.argv[2])]
+    asyncio.run(main(*arguments, *map(float, sys.argv[3:])))

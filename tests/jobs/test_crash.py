@@ -27,6 +27,7 @@ async def service(world: World) -> asyncio.subprocess.Process:
         url,
         json.dumps(list(world.command)),
         "0",
+        "0.1",
         env={**os.environ, "KUBECONFIG": str(world.cluster.server.kubeconfig)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -53,6 +53,17 @@ async def test_the_runners_own_words_go_before_ours(world: World) -> None:
     assert over.replicas[0].restarts == 0
 
 
+async def test_a_hint_of_the_runner_is_passed_on(world: World) -> None:
+    words = '{"reason": "script_failed", "message": "Trace", "hint": "Use tf_keras."}'
+    said = f"printf '%s' '{words}' > $GPUCLOUD_MOUNTS/dev/termination-log; exit 1"
+    world.command = script(worker_0=said)
+    await world.start()
+    over = await world.over(world.submit(worker=1))
+    assert over.reason == "worker-0 failed: exit code 1."
+    assert over.failure is not None
+    assert (over.failure.hint, over.failure.lines) == ("Use tf_keras.", ("Trace",))
+
+
 async def test_a_lost_worker_starts_again_and_the_job_goes_on(world: World) -> None:
     # the first time it is killed, the second time it ends well
     again = "f=$GPUCLOUD_TEST/$GPUCLOUD_JOB_ID; [ -e $f ] && exit 0; touch $f; kill -9 $$"

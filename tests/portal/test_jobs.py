@@ -1,0 +1,275 @@
+"""Jobs over REST: what cannot be passed, who sees what, and real replicas in the real service."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import time
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from botocore.config import Config
+from sqlalchemy import insert
+
+from gpucloud_labext.jobs.manifest import File, Manifest, blob_key, key_of
+from gpucloud_spawner.metering import db
+from gpucloud_spawner.metering.tables import INTERVAL
+from tests.e2e.cloud import wait_for
+
+from .conftest import Ask, Site, interval
+
+_keys = itertools.count()
+NO_CODE = "0" * 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _place(site: Site) -> None:
+    """The first server of all would make the namespace."""
+    site.cloud.kube("/api/v1/namespaces", "POST", json={"metadata": {"name": "gpucloud"}})
+    for name in ("ann", "zoe"):
+        site.user(name)
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {
+        "idempotency_key": f"key {next(_keys)}",
+        "command": ["python", "train.py"],
+        "code": NO_CODE,
+        "profile": "cpu",
+        **changes,
+    }
+
+
+def launch(ask: Ask, who: str, **changes: Any) -> dict[str, Any]:
+    answer = ask(who, "api/jobs", "POST", json=body(**changes))
+    assert answer.status_code == 201, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def over(ask: Ask, who: str, job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def is_over() -> bool:
+        found.update(ask(who, f"api/jobs/{job['id']}").json())
+        return found["state"] in ("succeeded", "failed", "stopped")
+
+    wait_for(is_over, "the job is over")
+    return found
+
+
+def upload(ask: Ask, who: str, script: str) -> str:
+    """A working directory with one script, as the lab extension uploads it."""
+    keys = ask(who, "api/s3/credentials", "POST", json={}).json()
+    store = boto3.client(
+        "s3",
+        endpoint_url=keys["endpoint"],
+        region_name=keys["region"],
+        aws_access_key_id=keys["access_key"],
+        aws_secret_access_key=keys["secret_key"],
+        config=Config(request_checksum_calculation="when_required"),
+    )
+    data = script.encode()
+    digest = hashlib.sha256(data).hexdigest()
+    manifest = Manifest((File("train.py", digest, len(data)),))
+    store.put_object(Bucket=keys["bucket"], Key=blob_key(digest), Body=data)
+    store.put_object(Bucket=keys["bucket"], Key=key_of(manifest.sha256), Body=manifest.to_json())
+    return manifest.sha256
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"namespace": "kube-system"},
+        {"image": "docker.io/evil:1"},
+        {"node_selector": {"kubernetes.io/hostname": "node-0"}},
+        {"nodeSelector": {}},
+        {"privileged": True},
+        {"security_context": {"privileged": True}},
+        {"volumes": [{"hostPath": {"path": "/"}}]},
+        {"host_path": "/etc"},
+        {"service_account": "admin"},
+        {"bucket": "user-bob"},
+        {"user": "bob"},
+        {"env": {"GPUCLOUD_S3_BUCKET": "user-bob"}},
+        {"env": {"AWS_ACCESS_KEY_ID": "x"}},
+        {"env": {"NVIDIA_VISIBLE_DEVICES": "all"}},
+        {"env": {"X": {"valueFrom": {"secretKeyRef": {"name": "gpucloud-s3-bob", "key": "y"}}}}},
+        {"team": "vision"},  # not hers
+        {"profile": "nonsense"},
+        {"gpus": 1},  # not with this profile
+        {"memory": "500G"},
+        {"name": "../../etc"},
+        {"code": "../../user-bob/x"},
+        {"command": "sh -c true"},
+        {"replicas": {"worker": 100000}},
+        {"idempotency_key": ""},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_passed(ask: Ask, changes: dict[str, Any]) -> None:
+    before = ask("ann", "api/jobs").json()["jobs"]
+    answer = ask("ann", "api/jobs", "POST", json=body(**changes))
+    assert answer.status_code == 400, answer.text
+    assert set(answer.json()) == {"code", "message", "details"}
+    assert ask("ann", "api/jobs").json()["jobs"] == before
+
+
+def test_more_than_the_cluster_could_ever_hold_is_refused(ask: Ask) -> None:
+    wanted = body(profile="tensorflow", gpus=2, replicas={"worker": 3})
+    answer = ask("ann", "api/jobs", "POST", json=wanted)
+    assert (answer.status_code, answer.json()["code"]) == (400, "impossible")
+    assert "hold at most 2 of them" in answer.json()["message"]
+
+
+def test_a_used_up_budget_refuses_gpus_before_anything_is_made(ask: Ask, site: Site) -> None:
+    now = int(time.time()) - 5
+    row = interval(owner="zoe", start_at=now - 3600, end_at=now, gpus=1001)
+    with db.writing(site.engine).begin() as connection:
+        connection.execute(insert(INTERVAL), [row])
+    answer = ask("zoe", "api/jobs", "POST", json=body(profile="tensorflow", gpus=1))
+    assert (answer.status_code, answer.json()["code"]) == (403, "budget")
+    assert ask("zoe", "api/jobs").json()["jobs"] == []
+
+
+def test_a_repeated_request_launches_nothing_twice(ask: Ask) -> None:
+    wanted = body()
+    first = ask("ann", "api/jobs", "POST", json=wanted)
+    again = ask("ann", "api/jobs", "POST", json=wanted)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    other = ask("ann", "api/jobs", "POST", json={**wanted, "retries": 3})
+    assert (other.status_code, other.json()["code"]) == (409, "key_reused")
+    assert other.json()["details"]["job"] == first.json()["id"]
+    over(ask, "ann", first.json())
+
+
+def test_a_service_launches_no_job(ask: Ask) -> None:
+    for who in ("namesake", "auditor"):
+        assert ask(who, "api/jobs", "POST", json=body()).status_code == 403
+
+
+def test_code_that_is_not_there_is_told_with_the_replica(ask: Ask) -> None:
+    found = over(ask, "ann", launch(ask, "ann", name="nothing"))
+    assert found["state"] == "failed"
+    assert found["failure"]["replica"] == "worker-0"
+    assert found["failure"]["exit_code"] == 80
+    assert found["name"] == "nothing"
+    assert found["replicas"][0]["state"] == "failed"
+
+
+@pytest.fixture(scope="module")
+def adas(site: Site) -> dict[str, Any]:
+    """A job of ada's that is billed to her team and goes on; its first line is told."""
+    script = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
+    code = upload(site.ask, "ada", script)
+    job = launch(site.ask, "ada", team="vision", code=code, profile="tensorflow", gpus=1)
+    path = f"api/jobs/{job['id']}/logs"
+    wait_for(lambda: "begun" in site.ask("ada", path).text, "it trains")
+    return job
+
+
+@pytest.mark.parametrize(
+    ("who", "see", "rule"),
+    [
+        ("ada", 200, 200),
+        ("bob", 404, 404),
+        ("dora", 404, 404),
+        ("namesake", 404, 404),  # a service that has her name
+        ("without-access", 403, 403),
+        ("nobody", 401, 401),
+        ("vera", 200, 403),  # administrator of the team
+        ("auditor", 200, 403),  # sees all use, rules nothing
+        ("admin", 200, 200),
+    ],
+)
+def test_whose_job_it_is(ask: Ask, adas: dict[str, Any], who: str, see: int, rule: int) -> None:
+    path = f"api/jobs/{adas['id']}"
+    assert ask(who, path).status_code == see
+    logs = ask(who, f"{path}/logs")
+    assert logs.status_code == rule
+    assert ("begun" in logs.text) == (rule == 200)
+    if rule != 200:
+        assert ask(who, path, "DELETE").status_code == rule
+    listed = ask(who, "api/jobs")
+    if see in (200, 404) and who != "namesake":
+        seen = adas["id"] in [job["id"] for job in listed.json()["jobs"]]
+        assert seen == (who in ("ada", "auditor", "admin"))
+    assert ask("ada", path).json()["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("who", "question", "status", "sees"),
+    [
+        ("vera", "team=vision", 200, True),
+        ("vera", "user=ada", 200, True),
+        ("vera", "team=speech", 403, None),
+        ("bob", "user=ada", 403, None),
+        ("bob", "team=vision", 403, None),
+        ("ada", "user=ada&state=running", 200, True),
+        ("ada", "state=failed&state=stopped", 200, False),
+        ("ada", "state=odd", 400, None),
+        ("ada", "page_size=0", 400, None),
+        ("ada", "cursor=x", 400, None),
+        ("admin", "user=ada", 200, True),
+        ("admin", "user=bob", 200, False),
+    ],
+)
+def test_whose_jobs_are_listed(
+    ask: Ask, adas: dict[str, Any], who: str, question: str, status: int, sees: bool | None
+) -> None:
+    answer = ask(who, f"api/jobs?{question}")
+    assert answer.status_code == status, answer.text
+    if sees is not None:
+        assert (adas["id"] in [job["id"] for job in answer.json()["jobs"]]) == sees
+
+
+def test_it_is_metered_as_a_job_and_stopped(ask: Ask, site: Site, adas: dict[str, Any]) -> None:
+    path = f"api/jobs/{adas['id']}"
+    wait_for(lambda: ask("ada", path).json()["gpu_seconds"] > 0, "it is metered")
+    rows = ask("ada", f"api/usage?group_by=job,component&job={adas['id']}").json()["rows"]
+    assert [(row["job"], row["component"]) for row in rows] == [(adas["id"], "job")]
+    stopped = ask("ada", path, "DELETE")
+    assert stopped.status_code == 200
+    found = over(ask, "ada", adas)
+    assert (found["state"], found["reason"]) == ("stopped", "Stopped by you.")
+    assert found["currency"] == "CHF"
+    selector = f"labelSelector=gpucloud.io/job={adas['id']}"
+    places = ("api/v1", "services"), ("apis/batch/v1", "jobs"), ("api/v1", "pods")
+
+    def left() -> list[Any]:
+        return [
+            item
+            for api, kind in places
+            for item in site.cloud.kube(f"/{api}/namespaces/gpucloud/{kind}?{selector}")["items"]
+        ]
+
+    wait_for(lambda: not left(), "nothing is left of it")
+    gone = ask("ada", f"{path}/logs")
+    assert (gone.status_code, gone.json()["code"]) == (410, "logs_archived")
+    assert gone.json()["details"]["prefix"] == found["logs"]
+    assert ask("ada", path, "DELETE").status_code == 200  # again changes nothing
+
+
+def test_logs_are_followed_to_the_end_of_the_job(ask: Ask, site: Site) -> None:
+    script = "import time\nfor i in range(5):\n    print('step', i, flush=True); time.sleep(0.3)\n"
+    job = launch(ask, "ann", code=upload(ask, "ann", script))
+    url = f"{site.cloud.url}/services/gpucloud/api/jobs/{job['id']}/logs?follow=1"
+    headers = {"Authorization": f"Bearer {site.tokens['ann']}"}
+    arrived: list[float] = []
+    lines: list[str] = []
+    with httpx.stream("GET", url, headers=headers, timeout=60) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        for line in answer.iter_lines():
+            lines.append(line)
+            arrived.append(time.monotonic())
+    steps = [line for line in lines if "step" in line]
+    assert steps == [f"[worker-0] step {n}" for n in range(5)]
+    assert arrived[-1] - arrived[lines.index(steps[0])] > 0.5  # while it ran, not at its end
+    assert over(ask, "ann", job)["state"] == "succeeded"
+    path = f"api/jobs/{job['id']}/logs"
+    assert ask("ann", f"{path}?replica=ps-7").json()["details"] == {"allowed": ["worker-0"]}
+    assert ask("ann", f"{path}?tail=-1").status_code == 400
