@@ -15,4 +15,9 @@ writes to it, and the server follows at once:
 A key is a backend of its own, rooted at its view: other people's buckets do not exist for it, by
 whatever name it asks. The server asks for a key's secret again only after minutes, but opens the
 view anew with each request, so a key is dead once its view is not a folder any more.
+
+What rclone does otherwise than S3: a range is answered with 200 (and the right Content-Range), an
+empty listing has no KeyCount, If-Match and If-None-Match are ignored, and a key is a path: `f` and
+`f/g` cannot both be. A client that puts an object onto the name of a folder hides that folder's
+objects until it deletes the object again; ours look first and refuse.
 """

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -213,14 +214,17 @@ class Ceph:
 
     async def _run(self, name: str, *words: str) -> bytes:
         config = () if name == "monmaptool" else ("-c", str(self.config))
-        process = await asyncio.create_subprocess_exec(
-            name,
-            *config,
-            *words,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            preexec_fn=_die_with_parent,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                name,
+                *config,
+                *words,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            raise CannotServe(f"{name} cannot be started: {error}") from error
         try:
             async with asyncio.timeout(READY_SECONDS):
                 output, problem = await process.communicate()
@@ -280,7 +284,15 @@ async def serve(data: Path, port: int, mon_port: int, store: str = "bluestore") 
 
 
 async def _work(ceph: Ceph) -> None:
-    await ceph.start()
+    try:
+        await ceph.start()
+    except CannotServe as error:
+        if missing():
+            raise
+        # Ceph's tools refuse now and then on a loaded machine what they do a moment later
+        print(f"s3server: {error}; trying once more", file=sys.stderr, flush=True)
+        await ceph.stop()
+        await ceph.start()
     print(f"Ceph's RGW answers on http://127.0.0.1:{ceph.port}", flush=True)
     raise CannotServe(f"{await ceph.wait_for_an_end()} ended by itself")
 

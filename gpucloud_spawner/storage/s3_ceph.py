@@ -8,7 +8,10 @@ administrating user, and their policies name the members.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +21,7 @@ from xml.etree import ElementTree
 from .s3 import Credentials, S3Error, Shared, Usage, check_prefix, taken, team_bucket, user_bucket
 from .signed import Answer, SignedClient
 
+log = logging.getLogger(__name__)
 PURGE_SECONDS = 3600.0
 MEMBER_RIGHTS = [
     "s3:ListBucket",
@@ -29,6 +33,12 @@ MEMBER_RIGHTS = [
     "s3:AbortMultipartUpload",
     "s3:ListMultipartUploadParts",
 ]
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpu-abort-incomplete-mpu-lifecycle-config.html
+OLD_UPLOADS = b"""\
+<LifecycleConfiguration><Rule><ID>gpucloud-unfinished-uploads</ID><Status>Enabled</Status>\
+<Filter><Prefix></Prefix></Filter><AbortIncompleteMultipartUpload>\
+<DaysAfterInitiation>7</DaysAfterInitiation></AbortIncompleteMultipartUpload>\
+</Rule></LifecycleConfiguration>"""
 _NAME = "{http://s3.amazonaws.com/doc/2006-03-01/}Name"
 
 
@@ -206,11 +216,25 @@ class CephRGW(Shared):
             made = await self._s3("PUT", f"/{bucket}")
             if not made.ok and made.status != 409:
                 raise _refused("make a bucket", made)
+            await self._end_old_uploads(bucket)  # only its owner may, so before it is given away
         link = await self._admin("PUT", "bucket", {"bucket": bucket, "uid": self._uid(user)})
         if await self._owner(bucket) != self._uid(user):
             if link.ok:
                 raise taken("bucket", user)
             raise _refused("give a bucket to its user", link)
+
+    async def _end_old_uploads(self, bucket: str) -> None:
+        """Parts of uploads that nobody finished go after a week, whoever left them.
+
+        A store that cannot do it works as well, but for the space.
+        """
+        digest = hashlib.md5(OLD_UPLOADS, usedforsecurity=False).digest()
+        headers = {"Content-MD5": base64.b64encode(digest).decode()}
+        answer = await self._s3("PUT", f"/{bucket}", {"lifecycle": ""}, OLD_UPLOADS, headers)
+        if not answer.ok:
+            log.warning(
+                "Bucket %s keeps unfinished uploads (%s)", bucket, _refused("set it", answer)
+            )
 
     async def _owner(self, bucket: str) -> str | None:
         answer = await self._admin("GET", "bucket", {"bucket": bucket, "stats": "True"})
@@ -227,6 +251,7 @@ class CephRGW(Shared):
             member = bucket in wanted.values()
             if member and bucket not in present:
                 self._expect(await self._s3("PUT", f"/{bucket}"), "make a team's bucket")
+                await self._end_old_uploads(bucket)
             await self._set_membership(bucket, user, member)
         return wanted
 
@@ -272,9 +297,14 @@ class CephRGW(Shared):
         )
 
     async def _s3(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: bytes = b""
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        return await (await self._client()).send(method, path, query, body)
+        return await (await self._client()).send(method, path, query, body, headers=headers)
 
     async def _client(self) -> SignedClient:
         access_key, secret_key = await asyncio.to_thread(self._admin_key)

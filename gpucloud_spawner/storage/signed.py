@@ -52,6 +52,7 @@ class SignedClient:
         query: Mapping[str, str] | None = None,
         body: bytes = b"",
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request. Raises S3Error where the endpoint does not answer."""
         # encoded here once, exactly as it is signed
@@ -59,7 +60,7 @@ class SignedClient:
             f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in (query or {}).items()
         )
         url = f"{self._endpoint}{quote(path)}" + (f"?{words}" if words else "")
-        request = AWSRequest(method=method, url=url, data=body)
+        request = AWSRequest(method=method, url=url, data=body, headers=headers)
         S3SigV4Auth(self._key, "s3", self._region).add_auth(request)
         limit = aiohttp.ClientTimeout(total=timeout or self._timeout)
         try:

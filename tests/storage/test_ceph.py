@@ -28,6 +28,15 @@ async def test_a_user_gets_bucket_and_key_once(rgw: CephRGW) -> None:
     assert await rgw.usage("Ada Lovelace") == Usage(5, 1)
 
 
+async def test_unfinished_uploads_end_after_a_week(rgw: CephRGW) -> None:
+    keys = await rgw.ensure_user("hasty", ["sprint"])
+    s3 = client(keys)
+    [rule] = s3.get_bucket_lifecycle_configuration(Bucket=keys.bucket)["Rules"]
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert rule["Status"] == "Enabled"
+    assert "Expiration" not in rule, "nothing else ever goes by itself"
+
+
 async def test_two_first_starts_at_once_agree(rgw: CephRGW) -> None:
     made = await asyncio.gather(*[rgw.ensure_user("both", ["pair"]) for _ in range(3)])
     assert len({keys.access_key for keys in made}) == 1
