@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import httpx
 
@@ -50,6 +51,27 @@ def test_a_server_tells_about_itself_and_nobody_else_is_told(
     assert said[-1] == "True 1 ['train']"
     assert any(line.split()[:4] == ["application", "train", "of", ada.name] for line in said)
     assert "The GPUs of this cluster are simulated" in "\n".join(said)
+
+
+def test_an_open_page_is_no_activity_that_the_hub_hears_of(ada: User) -> None:
+    ada.start(profile="cpu")
+
+    def last_activity() -> str:
+        return str(ada.lab("GET", "api/status").json()["last_activity"])
+
+    def activity() -> dict[str, Any]:
+        found: dict[str, Any] = ada.lab("GET", "gpucloud/api/activity").json()
+        return found
+
+    before = last_activity()
+    for path in ("api/kernels", "api/sessions", "api/contents/?content=1", "gpucloud/api/status"):
+        assert ada.lab("GET", path).status_code == 200
+    assert (last_activity(), activity()["person"]["present"]) == (before, False)
+    model = {"type": "file", "format": "text", "content": "typed"}
+    assert ada.lab("PUT", "api/contents/notes.txt", json=model).status_code == 201
+    assert last_activity() > before
+    assert activity()["person"]["present"]
+    assert not activity()["busy"]
 
 
 def _status(user: User) -> dict[str, object]:

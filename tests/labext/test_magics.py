@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from gpucloud_labext.magics.chart import bars, nice_top
 from gpucloud_labext.magics.commands import COMMANDS
@@ -237,6 +239,28 @@ def test_without_the_service_the_rest_is_told(kernel: Kernel, lab: Lab, service:
     [error] = [content for kind, content in messages if kind == "error"]
     assert error["ename"] == "LabError"
     assert error["evalue"] == "There is none."
+
+
+def test_it_is_there_without_load_ext_whatever_extensions_a_user_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    (profile / "ipython_config.py").write_text("c.InteractiveShellApp.extensions = ['autoreload']")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    manager, client = start_new_kernel()
+    try:
+        said: list[dict[str, Any]] = []
+        client.execute_interactive(
+            "x = %gpucloud help\nmagics = %lsmagic\n"
+            "print('usage' in x.text, '%autoreload' in str(magics))",
+            output_hook=lambda message: said.append(message["content"]),
+            timeout=60,
+        )
+        assert [content["text"] for content in said if "text" in content] == ["True True\n"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_a_chart_survives_any_name() -> None:
