@@ -11,12 +11,21 @@ import pytest
 
 from gpucloud_spawner.localcluster.apiserver import APIServer
 
+from .support import Cluster, everything, processes_with
+
 
 @pytest.fixture
 async def apiserver(tmp_path: Path) -> AsyncIterator[APIServer]:
     """A fresh API server: `.kubeconfig`, `.url`, `.token`, `.ca`."""
     async with APIServer(tmp_path / "apiserver") as server:
         yield server
+
+
+@pytest.fixture
+async def cluster(apiserver: APIServer, tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with everything(apiserver, tmp_path) as cluster:
+        yield cluster
+    assert processes_with(str(tmp_path)) == []
 
 
 @pytest.fixture

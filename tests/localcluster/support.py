@@ -26,6 +26,17 @@ NAMESPACE = "default"
 # A kubelet's waits are made for machines; a test's patience is not.
 QUICK = Timing(restart_backoff=0.3, retry=0.1, retry_max=0.3, memory_poll=0.1, shutdown_grace=1.0)
 PATIENCE = 15.0
+SERVE = (
+    "import http.server, os, sys\n"
+    "class Handler(http.server.SimpleHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200 if os.path.exists('healthy') else 500)\n"
+    "        self.end_headers()\n"
+    "        self.wfile.write(os.environ['HOSTNAME'].encode())\n"
+    "    def log_message(self, *args): pass\n"
+    "http.server.HTTPServer((os.environ['POD_IP'], 8888), Handler).serve_forever()\n"
+)
+POD_IP = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
 def pod(name: str, *command: str, container: Obj | None = None, **spec: Any) -> Obj:
@@ -268,3 +279,10 @@ def processes_with(marker: str) -> list[psutil.Process]:
             if any(marker in text for text in texts):
                 found.append(process)
     return found
+
+
+async def first_line(cluster: Cluster, name: str) -> str:
+    async with asyncio.timeout(10):
+        while not (text := await cluster.logs(name)).endswith("\n"):
+            await asyncio.sleep(0.02)
+    return text

@@ -44,8 +44,9 @@ def _unprivileged() -> dict[str, int]:
 class PostgresServer:
     """Start, stop, restart and kill one server; each test gets a database of its own."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, **options: str) -> None:
         self._binaries = binaries
+        self._options = options
         self._user = _unprivileged()
         self.directory = Path(tempfile.mkdtemp(prefix="gpucloud-pg-"))
         if self._user:
@@ -69,6 +70,7 @@ class PostgresServer:
             "unix_socket_directories": str(self.directory),
             "max_connections": "40",
             "fsync": "off",  # these tests do not cut the machine's power
+            **self._options,
         }
         arguments = [part for k, v in options.items() for part in ("-c", f"{k}={v}")]
         with (self.directory / "log").open("ab") as log:

@@ -19,7 +19,7 @@ from gpucloud_spawner.metering.sheets import lines_csv, safe_cell, statement_csv
 from gpucloud_spawner.metering.statements import usage
 from gpucloud_spawner.model.usage import month_of
 
-from .test_failure_cases import MONTH, T0, a_pod, beat, ended, running, tell
+from .objects import MONTH, T0, a_pod, beat, ended, running, tell
 
 
 def test_the_site_file_enters_only_what_has_changed(engine: Engine) -> None:

@@ -21,7 +21,7 @@ from gpucloud_spawner.metering.statements import usage
 from gpucloud_spawner.metering.tables import ADJUSTMENT, PRICE
 from gpucloud_spawner.model.usage import Window, month_of
 
-from .test_failure_cases import MONTH, T0, a_pod, ended, tell
+from .objects import MONTH, T0, a_pod, ended, tell
 
 
 def code_of(call: Callable[[], Any]) -> str:
