@@ -14,6 +14,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from gpucloud_spawner.s3server import ceph
+
 from ..ports import free_ports
 from .cloud import Cloud, User, wait_for
 from .test_browser import CHROMIUM, log_in, page, shoot
@@ -237,3 +239,20 @@ def test_a_start_without_s3_has_its_home_and_says_why(without_s3: Cloud) -> None
     assert ada.lab("PUT", "api/contents/note.txt", json=body).status_code == 201
     assert ada.lab("GET", "api/contents/note.txt").json()["content"] == "there"
     ada.stop()
+
+
+@pytest.mark.ceph
+@pytest.mark.skipif(bool(ceph.missing()), reason="the Ceph packages are not installed")
+def test_a_whole_gpucloud_on_ceph(tmp_path: Path) -> None:
+    on_ceph = Cloud(tmp_path / "gpucloud", GPUCLOUD_S3="ceph")
+    try:
+        ada = on_ceph.start().user("ada")
+        ada.start(profile="cpu")
+        foreign = BOTO3 + WRITE + READ + TOUCH_FOREIGN.format("gpucloud-user-bob")
+        assert ada.run_code(foreign).splitlines()[:2] == ["['data/übung 1.csv']", "1,2,3"]
+        assert ada.lab("GET", "api/contents/s3/data").json()["content"][0]["name"] == "übung 1.csv"
+        told = ada.run_code(MAGIC.format("s3 rotate") + BOTO3 + READ)
+        assert told.endswith("\n1,2,3")
+        ada.stop()
+    finally:
+        on_ceph.stop()
