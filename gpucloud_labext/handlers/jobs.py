@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tornado.iostream import StreamClosedError
 from ..client import service
 from ..errors import LabError
 from ..jobs.launch import Launch, launch
+from ..jobs.logs import archived
 from .base import Handler
 
 LIST_QUERY = {
@@ -54,6 +56,7 @@ LAUNCH_TYPES: dict[str, type | tuple[type, ...]] = {
     "evaluator": bool,
     "env": dict,
 }
+_S3 = re.compile(r"s3://([^/]+)/(.*)logs/")
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -105,8 +108,24 @@ class Job(Handler):
 
 class JobLogs(Handler):
     async def get(self, job: str) -> None:
-        path = f"api/jobs/{checked_id(job)}/logs"
-        async with service().stream_async(path, self.query(LOG_QUERY)) as answer:
+        path, query = f"api/jobs/{checked_id(job)}/logs", self.query(LOG_QUERY)
+        try:
+            await self._pass_on(path, query)
+        except LabError as error:
+            # the service has no key for the user's bucket; this server has
+            place = _S3.fullmatch(str(error.details.get("prefix")))
+            if error.code != "logs_archived" or place is None:
+                raise
+            tail = self.get_query_argument("tail", "")
+            count = int(tail) if tail.isascii() and tail.isdigit() else None
+            replica = self.get_query_argument("replica", "")
+            text = await asyncio.to_thread(archived, place[1], place[2], replica, count)
+            self.set_header("Cache-Control", "no-store")
+            await self.finish(text, set_content_type="text/plain; charset=utf-8")
+
+    async def _pass_on(self, path: str, query: Mapping[str, Any]) -> None:
+        """The service's answer, as it comes."""
+        async with service().stream_async(path, query) as answer:
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.set_header("Cache-Control", "no-store")
             self.set_header("X-Accel-Buffering", "no")  # an ingress would keep lines back

@@ -53,6 +53,23 @@ def read(job: Job, client: Client, replica: str | None, follow: bool) -> Iterato
     return _from_bucket(job, store, replica, follow)
 
 
+def archived(bucket: str, prefix: str, replica: str = "", tail: int | None = None) -> str:
+    """The log of a job that is over, from ``bucket``, as the service tells it while it runs.
+
+    ``tail``: only so many last lines of each replica. Raises LabError.
+    """
+    try:
+        store = Store.of_environment({**os.environ, "GPUCLOUD_S3_BUCKET": bucket})
+        reader = Reader(store, prefix, replica or None)
+        lines = [*reader.new(), *reader.rest()]
+    except StoreErrors as error:
+        raise LabError(503, "log_unreadable", f"The log cannot be read: {words(error)}.") from error
+    if tail is not None:
+        told = {label: [x for x in lines if x.replica == label][-tail:] for label, _ in lines}
+        lines = [line for found in told.values() for line in (found if tail else [])]
+    return "".join(f"{line.text if replica else line}\n" for line in lines)
+
+
 def _names(job: Job) -> list[str]:
     return [str(found["name"]) for found in job.replicas]
 

@@ -35,6 +35,7 @@ class Service(ThreadingHTTPServer):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.away = 0
         self.lost = 0  # answers that never arrive
+        self.archived: dict[str, str] = {}  # jobs that are over: where their logs are
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -73,6 +74,10 @@ class Answer(BaseHTTPRequestHandler):
         found = {model["id"]: model for model in self.server.jobs.values()}
         if path.endswith("/api/jobs"):
             return self._answer(200, {"jobs": list(found.values()), "next": None})
+        if path.endswith("/logs"):
+            place = self.server.archived[path.split("/")[-2]]
+            words = {"code": "logs_archived", "message": "gone", "details": {"prefix": place}}
+            return self._answer(410, words)
         model = found.get(path.rpartition("/")[2])
         if model is None:
             return self._answer(404, {"code": "no_such_job", "message": "none"})
@@ -226,3 +231,20 @@ def test_the_panels_form(service: Service, s3: servers.Store, tmp_path: Path) ->
             answer = server.api("jobs", "POST", json=wrong)
             assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
         assert len(service.asked) == 1
+
+
+def test_the_panel_shows_the_log_of_a_job_that_is_over(
+    service: Service, s3: servers.Store, bucket: Store, tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{service.server_address[1]}/services/gpucloud/"
+    pod = {"GPUCLOUD_API_URL": url, "JUPYTERHUB_API_TOKEN": "t"}
+    for label in ("worker-0", "worker-1"):
+        bucket.put(f"jobs/over-1/logs/{label}.log", f"one of {label}\ntwo\n".encode())
+    bucket.put("jobs/over-1/logs/worker-1.1.log", b"three")
+    service.archived = {"over-1": f"s3://{servers.BUCKET}/jobs/over-1/logs/"}
+    with lab.running(tmp_path / "lab", {**s3.environment(), **pod}) as server:
+        whole = "[worker-0] one of worker-0\n[worker-0] two\n[worker-1] one of worker-1\n"
+        assert server.api("jobs/over-1/logs").text == f"{whole}[worker-1] two\n[worker-1] three\n"
+        answer = server.api("jobs/over-1/logs?replica=worker-1&tail=2")
+        assert answer.text == "two\nthree\n"
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
