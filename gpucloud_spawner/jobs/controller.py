@@ -164,6 +164,8 @@ class JobController:
         record: JobRecord | None = await self._in_thread(self._store.get, job)
         objects = self.objects.of(job)
         if record is None:
+            if not objects:
+                return None
             log.warning("Job %s: no row stands for its objects, deleting them", job)
             await self._actions.remove(job, objects)
             return None
@@ -227,7 +229,7 @@ class JobController:
         if started is None and view.state == "running":
             started = now
         reason = "" if view.state == "running" else await self._why_waiting(record, objects, view)
-        again = [r for r in view.replicas if r.state == "pending" and r.reason]
+        again = [r for r in view.replicas if r.state in ("pending", "failed") and r.reason]
         if view.state == "running" and again:
             reason = f"{again[0].name}: {again[0].reason}"
         if view.state != "running":

@@ -28,6 +28,7 @@ from ..model.job_record import (
     state_counts,
 )
 from ..model.jobs import FIRST_PORT, LAST_PORT, JobSpec, new_job_id, ports_needed
+from ..model.pricing import to_money
 from ..model.usage import Window
 from .db import reading, writing
 from .errors import LedgerError, not_allowed
@@ -231,7 +232,9 @@ class JobRecords:
         window = Window(start, max(now, start) + 3600)
         query = Query(window, ("job",), {"job": tuple(record.id for record in records)})
         rows = usage(self._engine, query, digits=digits).rows
-        return {row.group["job"]: Bill(row.gpu_seconds, str(row.cost)) for row in rows}
+        used = {row.group["job"]: Bill(row.gpu_seconds, str(row.cost)) for row in rows}
+        nothing = Bill(0, str(to_money(0, digits)))
+        return {record.id: used.get(record.id, nothing) for record in records}
 
 
 def _record(row: Mapping[Any, Any]) -> JobRecord:

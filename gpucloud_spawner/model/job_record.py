@@ -120,8 +120,8 @@ def failure_from_json(text: str) -> Failure | None:
 class Bill:
     """What a job has used up to now; money as text in the site's currency."""
 
-    gpu_seconds: int = 0
-    cost: str = "0.00"
+    gpu_seconds: int
+    cost: str
 
 
 def job_json(record: JobRecord, bill: Bill, currency: str) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def test_a_bill_is_the_ledgers(engine: Engine) -> None:
         connection.execute(insert(POSITION), [{**heartbeat, "resource_version": "1"}])
     bills = records.bills([record, other])
     assert {job: (bill.gpu_seconds, bill.cost) for job, bill in bills.items()} == {
-        record.id: (3600, "3.00")
+        record.id: (3600, "3.00"),
+        other.id: (0, "0.00"),
     }
 
 

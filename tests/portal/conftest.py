@@ -25,7 +25,7 @@ from tests.ports import free_ports
 
 SITE = Path(__file__).parent / "site.py"
 HERE = Path(__file__).parent
-WITH_A_HUB = tuple(f"test_{name}.py" for name in ("roles", "api", "page", "budgets", "s3", "jobs"))
+WITH_A_HUB = tuple(f"test_{name}.py" for name in ("roles", "api", "page", "budgets", "s3"))
 OCTOBER = epoch("2025-10-07T10:00:00Z")
 
 

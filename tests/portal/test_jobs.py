@@ -1,35 +1,75 @@
-"""Jobs over REST: what cannot be passed, who sees what, and real replicas in the real service."""
+"""Jobs over REST: what cannot be passed, who sees what, and real replicas on a real cluster."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 import httpx
 import pytest
-from botocore.config import Config
+from botocore.config import Config as S3Config
 from sqlalchemy import insert
+from traitlets.config import Config
 
 from gpucloud_labext.jobs.manifest import File, Manifest, blob_key, key_of
 from gpucloud_spawner.metering import db
 from gpucloud_spawner.metering.tables import INTERVAL
 from tests.e2e.cloud import wait_for
 
-from .conftest import Ask, Site, interval
+from .conftest import interval
+from .inprocess import ACCESS, ADMIN, PREFIX, Hub, Service, person, robot, serving
 
+Ask = Callable[..., httpx.Response]
 _keys = itertools.count()
 NO_CODE = "0" * 64
+# by their tokens
+PEOPLE = {
+    "ada": person("ada", "vision"),
+    "ann": person("ann"),
+    "bob": person("bob"),
+    "dora": person("dora", "speech"),
+    "vera": person("vera", "vision"),
+    "zoe": person("zoe"),
+    "admin": person("admin", scopes=(ACCESS, "admin:users")),
+    "without-access": person("ada", "vision", scopes=()),
+    "namesake": robot("ada"),
+    "auditor": robot("auditor", ADMIN),
+}
+GROUPS = [
+    {"name": "vision", "properties": {"gpucloud_admins": ["vera"]}},
+    {"name": "speech", "properties": {}},
+]
+IMAGES = {"notebook": {"image": "gpucloud/notebook:0.1"}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _place(site: Site) -> None:
-    """The first server of all would make the namespace."""
-    site.cloud.kube("/api/v1/namespaces", "POST", json={"metadata": {"name": "gpucloud"}})
-    for name in ("ann", "zoe"):
-        site.user(name)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    config = Config()
+    config.GPUCloudSpawner.profiles = [
+        {"slug": "cpu", "display_name": "CPU", "images": IMAGES, "mem_limit": "4G"},
+        {
+            "slug": "tensorflow",
+            "display_name": "GPU",
+            "images": IMAGES,
+            "gpus": [0, 1, 2],
+            "price_per_gpu_hour": "1.50",
+        },
+        {"slug": "theirs", "display_name": "Speech", "images": IMAGES, "groups": ["speech"]},
+    ]
+    config.GPUCloudPortal.user_budgets = {"zoe": 1000}
+    config.GPUCloudPortal.currency = "CHF"
+    with serving(tmp_path_factory.mktemp("service"), Hub(PEOPLE, GROUPS), config) as found:
+        wait_for(lambda: found.ask("admin", "api/prices").status_code == 200, "the ledger is open")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def ask(service: Service) -> Ask:
+    return service.ask
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -69,7 +109,7 @@ def upload(ask: Ask, who: str, script: str) -> str:
         region_name=keys["region"],
         aws_access_key_id=keys["access_key"],
         aws_secret_access_key=keys["secret_key"],
-        config=Config(request_checksum_calculation="when_required"),
+        config=S3Config(request_checksum_calculation="when_required"),
     )
     data = script.encode()
     digest = hashlib.sha256(data).hexdigest()
@@ -99,6 +139,7 @@ def upload(ask: Ask, who: str, script: str) -> str:
         {"env": {"X": {"valueFrom": {"secretKeyRef": {"name": "gpucloud-s3-bob", "key": "y"}}}}},
         {"team": "vision"},  # not hers
         {"profile": "nonsense"},
+        {"profile": "theirs"},
         {"gpus": 1},  # not with this profile
         {"memory": "500G"},
         {"name": "../../etc"},
@@ -124,10 +165,10 @@ def test_more_than_the_cluster_could_ever_hold_is_refused(ask: Ask) -> None:
     assert "hold at most 2 of them" in answer.json()["message"]
 
 
-def test_a_used_up_budget_refuses_gpus_before_anything_is_made(ask: Ask, site: Site) -> None:
+def test_a_used_up_budget_refuses_gpus_before_anything_is_made(ask: Ask, service: Service) -> None:
     now = int(time.time()) - 5
     row = interval(owner="zoe", start_at=now - 3600, end_at=now, gpus=1001)
-    with db.writing(site.engine).begin() as connection:
+    with db.writing(service.engine).begin() as connection:
         connection.execute(insert(INTERVAL), [row])
     answer = ask("zoe", "api/jobs", "POST", json=body(profile="tensorflow", gpus=1))
     assert (answer.status_code, answer.json()["code"]) == (403, "budget")
@@ -161,13 +202,13 @@ def test_code_that_is_not_there_is_told_with_the_replica(ask: Ask) -> None:
 
 
 @pytest.fixture(scope="module")
-def adas(site: Site) -> dict[str, Any]:
+def adas(ask: Ask) -> dict[str, Any]:
     """A job of ada's that is billed to her team and goes on; its first line is told."""
     script = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
-    code = upload(site.ask, "ada", script)
-    job = launch(site.ask, "ada", team="vision", code=code, profile="tensorflow", gpus=1)
+    code = upload(ask, "ada", script)
+    job = launch(ask, "ada", team="vision", code=code, profile="tensorflow", gpus=1)
     path = f"api/jobs/{job['id']}/logs"
-    wait_for(lambda: "begun" in site.ask("ada", path).text, "it trains")
+    wait_for(lambda: "begun" in ask("ada", path).text, "it trains")
     return job
 
 
@@ -226,7 +267,9 @@ def test_whose_jobs_are_listed(
         assert (adas["id"] in [job["id"] for job in answer.json()["jobs"]]) == sees
 
 
-def test_it_is_metered_as_a_job_and_stopped(ask: Ask, site: Site, adas: dict[str, Any]) -> None:
+def test_it_is_metered_as_a_job_and_stopped(
+    ask: Ask, service: Service, adas: dict[str, Any]
+) -> None:
     path = f"api/jobs/{adas['id']}"
     wait_for(lambda: ask("ada", path).json()["gpu_seconds"] > 0, "it is metered")
     rows = ask("ada", f"api/usage?group_by=job,component&job={adas['id']}").json()["rows"]
@@ -236,28 +279,19 @@ def test_it_is_metered_as_a_job_and_stopped(ask: Ask, site: Site, adas: dict[str
     found = over(ask, "ada", adas)
     assert (found["state"], found["reason"]) == ("stopped", "Stopped by you.")
     assert found["currency"] == "CHF"
-    selector = f"labelSelector=gpucloud.io/job={adas['id']}"
-    places = ("api/v1", "services"), ("apis/batch/v1", "jobs"), ("api/v1", "pods")
-
-    def left() -> list[Any]:
-        return [
-            item
-            for api, kind in places
-            for item in site.cloud.kube(f"/{api}/namespaces/gpucloud/{kind}?{selector}")["items"]
-        ]
-
-    wait_for(lambda: not left(), "nothing is left of it")
+    mark = f"gpucloud.io/job={adas['id']}"
+    wait_for(lambda: not service.left(mark), "nothing is left of it")
     gone = ask("ada", f"{path}/logs")
     assert (gone.status_code, gone.json()["code"]) == (410, "logs_archived")
     assert gone.json()["details"]["prefix"] == found["logs"]
     assert ask("ada", path, "DELETE").status_code == 200  # again changes nothing
 
 
-def test_logs_are_followed_to_the_end_of_the_job(ask: Ask, site: Site) -> None:
+def test_logs_are_followed_to_the_end_of_the_job(ask: Ask, service: Service) -> None:
     script = "import time\nfor i in range(5):\n    print('step', i, flush=True); time.sleep(0.3)\n"
     job = launch(ask, "ann", code=upload(ask, "ann", script))
-    url = f"{site.cloud.url}/services/gpucloud/api/jobs/{job['id']}/logs?follow=1"
-    headers = {"Authorization": f"Bearer {site.tokens['ann']}"}
+    url = f"{service.url}{PREFIX}api/jobs/{job['id']}/logs?follow=1"
+    headers = {"Authorization": "Bearer ann"}
     arrived: list[float] = []
     lines: list[str] = []
     with httpx.stream("GET", url, headers=headers, timeout=60) as answer:

@@ -16,7 +16,7 @@ from ...kube.watch import cancel_and_wait
 from ...metering.budgets import check
 from ...metering.job_records import KeyReused, NewJob
 from ...model.gpus import Request, take_inventory, why_never_together
-from ...model.job_record import Bill, JobRecord, job_json
+from ...model.job_record import JobRecord, job_json
 from ...model.jobs import (
     JobError,
     JobSpec,
@@ -65,7 +65,7 @@ class JobHandler(Handler):
     async def described(self, records: Collection[JobRecord]) -> list[dict[str, Any]]:
         settings = self.portal.settings
         bills = await self.in_thread(self.portal.job_records.bills, records, digits=settings.digits)
-        return [job_json(r, bills.get(r.id, Bill()), settings.currency) for r in records]
+        return [job_json(r, bills[r.id], settings.currency) for r in records]
 
 
 class Jobs(JobHandler):
