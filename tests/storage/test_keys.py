@@ -6,6 +6,7 @@ import asyncio
 import base64
 import configparser
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,50 @@ async def test_rotation_replaces_the_key_everywhere(keys: S3Keys, api: CoreV1Api
     assert credentials(await values(api, "rota-k")) == new
     assert new.team_buckets == old.team_buckets
     assert get(new, "known") == b"data"
+
+
+async def test_a_start_that_a_rotation_overtakes_never_brings_the_dead_key_back(
+    local: LocalS3, keys: S3Keys, api: CoreV1Api
+) -> None:
+    await keys.ensure("slow", [])
+    rotated: list[Credentials] = []
+
+    class Slow(LocalS3):
+        """The store, as slow as it takes for a rotation to come in between."""
+
+        async def ensure_user(
+            self, user: str, teams: Collection[str], current: str = ""
+        ) -> Credentials:
+            found = await super().ensure_user(user, teams, current)
+            if not rotated:
+                rotated.append(await keys.rotate("slow"))
+            return found
+
+    await S3Keys(Slow(local.data, local.endpoint), api, "gpucloud").ensure("slow", ["vision"])
+    found = credentials(await values(api, "slow"))
+    assert found.access_key == rotated[0].access_key
+    put(found, "x", bucket=found.team_buckets["vision"])
+
+
+async def test_rotations_at_once_leave_a_living_key(keys: S3Keys, api: CoreV1Api) -> None:
+    await keys.ensure("eager", [])
+    made = await asyncio.gather(*[keys.rotate("eager") for _ in range(3)])
+    found = credentials(await values(api, "eager"))
+    put(found, "x")
+    assert found.access_key == made[-1].access_key
+
+
+async def test_where_the_data_are_is_no_secret(keys: S3Keys, api: CoreV1Api) -> None:
+    assert await keys.place("nobody-yet") is None
+    await keys.ensure("placed", ["vision"])
+    found, place = credentials(await values(api, "placed")), await keys.place("placed")
+    assert place is not None
+    assert (place.bucket, place.endpoint, place.team_buckets) == (
+        found.bucket,
+        found.endpoint,
+        found.team_buckets,
+    )
+    assert found.secret_key not in repr(place)
 
 
 async def test_a_rotation_that_cannot_be_kept_leaves_the_old_key_in_use(

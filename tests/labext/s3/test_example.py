@@ -38,6 +38,6 @@ async def test_the_notebook_runs_from_its_first_cell_to_its_last(pod: Pod, tmp_p
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
     )
     found = re.search(r"right on ([\d.]+)% of pictures", printed)
-    assert found and float(found[1]) > 90, printed[-2000:]
+    assert found and float(found[1]) > 85, printed[-2000:]
     assert "examples/models/digits.keras" in pod.names()
     assert len(pod.names()) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from gpucloud_labext import s3
 from gpucloud_labext.s3.keys import FreshVariables, KeyFile
+from gpucloud_labext.s3.server import KeyWatch
 from tests.labext.contents.servers import write_keys
 from tests.storage import servers
 
@@ -129,6 +131,19 @@ def test_variables_follow_the_file(tmp_path: Path) -> None:
     write_keys(file, "three", "third")
     assert not variables.follow()
     assert environment["AWS_ACCESS_KEY_ID"] == "mine"
+
+
+async def test_a_server_starts_kernels_with_the_present_key(pod: Pod) -> None:
+    watch = KeyWatch()
+    watch.start()
+    try:
+        await pod.rotate()
+        async with asyncio.timeout(10):
+            while os.environ["AWS_ACCESS_KEY_ID"] != pod.keys.access_key:
+                await asyncio.sleep(0.02)
+    finally:
+        await watch.stop()
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == pod.keys.secret_key
 
 
 def test_without_a_key_file_boto3_is_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
