@@ -7,6 +7,7 @@ import socket
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ def test_what_a_training_adds_is_shown(server: Server) -> None:
     runs.scalars(server.home / "growing" / "a", 5, start=5)
     runs.scalars(server.home / "growing" / "b", 1)
     wait_for(lambda: server.steps(board, "b") == [0], "chart of a new run")
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
+def test_tensorflow_is_not_loaded_for_charts(server: Server) -> None:
+    """It would take 400 MB and seconds, and look for GPUs."""
+    board = server.open("runs-2")
+    wait_for(lambda: server.steps(board, "."), "chart")
+    server.data(board, "data/plugins_listing")
+    [process] = [p for p in server.processes() if SERVE in p.cmdline()]
+    assert not [m.path for m in process.memory_maps() if "/tensorflow/" in m.path]
 
 
 def test_it_may_be_opened_before_the_training(server: Server) -> None:

@@ -187,3 +187,13 @@ def test_a_body_is_passed_on(server: Server, board: dict[str, Any]) -> None:
     answer = server.http.post(board["url"] + SCALARS, data={"requests": json.dumps(many)})
     assert answer.status_code == 200
     assert len(answer.json()) == 3000
+
+
+def test_the_projectors_page_is_mended_too(server: Server, board: dict[str, Any]) -> None:
+    path = board["url"] + "data/plugin/projector/projector_binary.html"
+    page = server.http.get(path)
+    assert page.status_code == 200
+    assert "url(/" not in page.text
+    font = page.text.partition("url(../../../font-roboto/")[2].partition(")")[0]
+    assert server.http.get(board["url"] + "font-roboto/" + font).content[:4] == b"wOF2"
+    assert '<script src="../../../gpucloud-xsrf.js">' in page.text
