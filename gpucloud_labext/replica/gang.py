@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from .contract import Replica
+from .contract import STOPPED, Failure, Replica
 from .lead import MAX_LINE
 from .names import Names
 
@@ -35,6 +35,7 @@ class Gang:
         self._writer: asyncio.StreamWriter | None = None
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self.missing: list[str] = []
+        self.restart = 0  # which start of this replica it is
         self.generation = ""
 
     @property
@@ -47,14 +48,18 @@ class Gang:
             "label": self._replica.label,
             "job": self._replica.job,
             "state": state,
+            "restart": self.restart,
             "generation": self.generation,
         }
         self._send()
 
     async def next(self, timeout: float | None = None) -> Command:
-        """The lead's next command. Raises TimeoutError."""
+        """The lead's next command. Raises TimeoutError, Failure."""
         async with asyncio.timeout(timeout):
-            return await self._commands.get()
+            command = await self._commands.get()
+        if command["do"] == "replaced":
+            raise Failure(STOPPED, "replaced", "Another pod has taken this replica's place.")
+        return command
 
     async def gather(self) -> Command:
         """Wait until all are there; the command `go`, or `end`. The caller bounds the time."""

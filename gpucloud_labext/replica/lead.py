@@ -8,6 +8,7 @@ answers with commands. It decides by the whole picture after every change:
   worker of a job with parameter servers comes back alone: its coordinator goes on meanwhile;
 * a script that fails ends its replica (`exit`), unless another replica was lost: then it is that
   one's failure, and the script waits for it;
+* of two that claim one place, the one that was started later has it (`replaced`);
 * when the deciding replicas are done, all may end (`end`).
 """
 
@@ -51,6 +52,7 @@ class Lead:
         self._seats: dict[str, Seat] = {}
         self._generation = ""
         self._lost: dict[str, float] = {}
+        self._newest: dict[str, int] = {}  # the latest start of each member
         self._over = False
         self._server: asyncio.Server | None = None
         self._verdicts: set[asyncio.Task[None]] = set()
@@ -79,6 +81,12 @@ class Lead:
                     label = str(report.get("label"))
                     if report.get("job") != self._replica.job or label not in self._replica.members:
                         return
+                    started = int(report.get("restart", 0))
+                    if started < self._newest.get(label, 0):
+                        # of a node that was given up and is back: its place is taken
+                        seat.send("replaced")
+                        return
+                    self._newest[label] = started
                     previous, self._seats[label] = self._seats.get(label), seat
                     if previous is not None:
                         previous.writer.close()

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -31,7 +32,7 @@ _WHOLE = re.compile(r"\.(index|data-[0-9]{5}-of-[0-9]{5})$")
 Stamp = tuple[int, int]  # size and modification time in nanoseconds
 
 
-class Unsettled(Exception):
+class Unsettled(OSError):
     """What was seen is no consistent state: it is being written. Try again."""
 
 
@@ -52,6 +53,8 @@ class Mirror:
         self._sent: dict[str, Stamp] = {}
         self._there: set[str] = set()  # in the bucket, whatever became of its file while it went
         self._fetched: dict[str, tuple[int, datetime]] = {}
+        # one direction at a time: a folder that is being filled must not look like a deleted one
+        self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
     # --- up ---
@@ -69,7 +72,8 @@ class Mirror:
         """
         for _ in range(3):
             try:
-                self._up(final)
+                with self._lock:
+                    self._up(final)
                 return True
             except Unsettled:
                 continue
@@ -153,22 +157,28 @@ class Mirror:
 
         Raises StoreErrors.
         """
-        shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
-        self._fetched = {}
-        count = self.down()
-        self._sent = dict(self._files())  # it came from there
-        self._there = set(self._sent)
-        return count
+        with self._lock:
+            # nothing that is not here was deleted here, should the store fail half-way
+            self._sent, self._there, self._fetched = {}, set(), {}
+            shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True)
+            count = self._down_settled()
+            self._sent = dict(self._files())  # it came from there
+            self._there = set(self._sent)
+            return count
 
     def down(self) -> int:
         """Fetch what is new; how many files the bucket has. Raises StoreErrors."""
-        for _ in range(5):
+        with self._lock:
+            return self._down_settled()
+
+    def _down_settled(self) -> int:
+        for _ in range(4):
             try:
                 return self._down()
             except Unsettled:
                 continue
-        return 0
+        return self._down()
 
     def _down(self) -> int:
         # what an index names was there when it was read, and may be gone when others are fetched

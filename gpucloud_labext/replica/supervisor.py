@@ -170,6 +170,7 @@ class Supervisor:
 
     async def _gather(self) -> str:
         assert self._gang is not None
+        self._gang.restart = self._restarts
         try:
             async with asyncio.timeout(self._replica.gang_seconds):
                 return str((await self._gang.gather())["do"])
@@ -184,6 +185,8 @@ class Supervisor:
 
     async def _restore(self) -> None:
         """The checkpoints as the lead last sent them: the same for every replica, and whole."""
+        if self._replica.serves:
+            return  # its coordinator reads them
         deadline = asyncio.get_running_loop().time() + _STORE_BACK
         while True:
             try:
@@ -219,7 +222,7 @@ class Supervisor:
             asked = asyncio.create_task(gang.next(1.0))
             try:
                 await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
-                command = asked.result()["do"] if asked.done() and not asked.exception() else ""
+                command = _command_of(asked)
             finally:
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
@@ -286,6 +289,13 @@ class Supervisor:
             _prepend(found, "PATH", [self._packages.folder / "bin"])
         _prepend(found, "PYTHONPATH", folders)
         return found
+
+
+def _command_of(asked: asyncio.Task[dict[str, Any]]) -> str:
+    """What came; empty for nothing so far. Raises Failure."""
+    if not asked.done() or isinstance(asked.exception(), TimeoutError):
+        return ""
+    return str(asked.result()["do"])
 
 
 def _prepend(environment: dict[str, str], name: str, folders: list[Path]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from gpucloud_labext.jobs.store import Store
 from tests.labext.contents.servers import wait_for
 from tests.labext.jobs.conftest import *  # noqa: F403 (its fixtures)
-from tests.labext.jobs.replicas import Job
+from tests.labext.jobs.replicas import Job, Replica
 from tests.labext.jobs.wheels import wheel
 
 Make = Callable[..., Job]
@@ -189,6 +189,32 @@ def test_a_lost_server_comes_back_alone(make_job: Make) -> None:
     wait_for(lambda: job["chief-0"].output().count("started") == 2, "a new start of the chief")
     (job.folder / "end").touch()
     assert [job[label].wait() for label in job.replicas] == [0, 0, 0, 0]
+
+
+def test_one_that_was_given_up_and_is_back_has_no_place(make_job: Make) -> None:
+    script = """
+        import os, pathlib, time
+        print("started", flush=True)
+        while not (pathlib.Path(os.environ["HOME"]).parent / "end").exists():
+            time.sleep(0.05)
+    """
+    job = make_job(textwrap.dedent(script), roles={"worker": 2})
+    for replica in job.replicas.values():
+        replica.said("started")
+    # its node does not answer, so it is replaced; then the node is back
+    lost = job["worker-1"]
+    lost.kill(signal.SIGSTOP)
+    job.replicas["worker-1"] = Replica(job, "worker-1", starts=lost.starts)
+    try:
+        job["worker-1"].start().said("started")
+        lost.kill(signal.SIGCONT)
+        assert lost.wait() == 83
+        assert lost.last_words["reason"] == "replaced"
+    finally:
+        lost.end()
+    wait_for(lambda: job["worker-0"].output().count("started") == 2, "a new start")
+    (job.folder / "end").touch()
+    assert [job[label].wait() for label in job.replicas] == [0, 0]
 
 
 def test_the_one_that_failed_first_is_told_apart(make_job: Make) -> None:

@@ -29,10 +29,10 @@ REPO = Path(__file__).parents[3]
 class Replica:
     """One pod's process; `start` again is a new pod of the same index, with an empty disk."""
 
-    def __init__(self, job: Job, label: str) -> None:
+    def __init__(self, job: Job, label: str, starts: int = 0) -> None:
         self.job = job
         self.label = label
-        self.starts = 0
+        self.starts = starts
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> Replica:

@@ -141,6 +141,50 @@ def test_a_restart_begins_with_what_the_bucket_has(
     assert in_bucket(bucket, prefix) == {}
 
 
+def test_a_folder_that_is_being_filled_does_not_look_deleted(
+    bucket: Store, prefix: str, tmp_path: Path
+) -> None:
+    """The lead's mirror keeps sending while a new start of the script is prepared."""
+    mirror = Mirror(bucket, prefix, tmp_path / "files", 1.0)
+    for number in range(20):
+        (mirror.folder / f"ckpt-{number}.index").write_text(str(number))
+    assert mirror.up(final=True)
+    before = in_bucket(bucket, prefix)
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.is_set():
+            mirror.up()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for _ in range(5):
+            assert mirror.reset() == 20
+    finally:
+        over.set()
+        sender.join()
+    assert in_bucket(bucket, prefix) == before
+
+
+def test_a_store_that_fails_half_way_loses_nothing(
+    bucket: Store, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(bucket, prefix, tmp_path / "files", 1.0)
+    (mirror.folder / "ckpt-1.index").write_text("one")
+    assert mirror.up(final=True)
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "get_file", _away)
+        with pytest.raises(ConnectionResetError):
+            mirror.reset()
+    assert mirror.up(final=True)
+    assert in_bucket(bucket, prefix) == {"ckpt-1.index": "one"}
+
+
+def _away(*_: object) -> None:
+    raise ConnectionResetError
+
+
 def test_what_is_being_written_waits(bucket: Store, prefix: str, tmp_path: Path) -> None:
     mirror = Mirror(bucket, prefix, tmp_path / "files", 1.0)
     (mirror.folder / "model.pt").write_text("half")
