@@ -251,7 +251,7 @@ def test_a_job_from_its_script_to_its_end(lab: Lab, page: Page) -> None:
     jobs.get_by_role("button", name="Logs of mnist-2").click()
     expect(page.get_by_role("log")).to_contain_text("[worker-0] step 199 loss")
     page.get_by_label("Replica").select_option("ps-0")
-    expect(page.get_by_role("log")).to_contain_text("step 199")
+    expect(page.get_by_role("log")).to_contain_text("[ps-0] step 199")
     shoot(page, "4-logs")
 
     page.get_by_role("tab", name="File Browser").click()

@@ -147,7 +147,8 @@ class Api(APIHandler):
             boards[name]["state"] = "running"
             self.write_json(boards[name])
         elif name.endswith("/logs"):
-            lines = [f"[worker-0] step {step} loss {1 / (step + 1):.4f}" for step in range(200)]
+            who = self.get_query_argument("replica", "worker-0")
+            lines = [f"[{who}] step {step} loss {1 / (step + 1):.4f}" for step in range(200)]
             self.set_header("Content-Type", "text/plain")
             self.finish("\n".join(lines))
         elif kind == "jobs" and name:
