@@ -9,7 +9,7 @@ multiplies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -230,9 +230,10 @@ def gpu_sums(
         price = gpu_price(prices, piece.start)
         for lines in _lines(INTERVAL, query, piece, as_of):
             for statement in _sums(lines, query, weight, price, halves):
-                for row in _rows(connection, statement):
+                rows, keys_of = _read(connection, statement, query, piece)
+                for row in rows:
                     seconds, amount = int(row.seconds), _amount(row, halves)
-                    for key in _keys_of(query, row, piece):
+                    for key in keys_of(row):
                         yield Sum(key, seconds, 0, amount, lines.running)
 
 
@@ -254,33 +255,40 @@ def volume_sums(
         nano = prices.storage_price(piece.start)
         for lines in _lines(VOLUME, query, piece, as_of):
             for statement in _sums(lines, query, VOLUME.c.gib, None, None):
-                for row in _rows(connection, statement):
+                rows, keys_of = _read(connection, statement, query, piece)
+                for row in rows:
                     seconds = int(row.seconds)
-                    for key in _keys_of(query, row, piece):
+                    for key in keys_of(row):
                         yield Sum(key, 0, seconds, seconds * nano, lines.running)
 
 
-def _rows(connection: Connection, statement: Select[Any]) -> Iterator[Any]:
-    """The rows of a sum; without groups, the sum of no lines is a row of NULLs."""
+Keys = Iterable[tuple[str, ...]]
+
+
+def _read(
+    connection: Connection, statement: Select[Any], query: Query, piece: Window
+) -> tuple[Sequence[Any], Callable[[Any], Keys]]:
+    """The rows of a sum, and what tells the groups that a row counts in. Raises Overflow."""
     try:
-        rows = connection.execute(statement).all()
+        result = connection.execute(statement)
+        rows = result.all()
     except DBAPIError as error:
         if any(words in str(error.orig) for words in _OVERFLOWS):
             raise Overflow from error
         raise
-    return (row for row in rows if row.seconds is not None)
-
-
-def _keys_of(query: Query, row: Any, piece: Window) -> Iterator[tuple[str, ...]]:
-    """The groups that a row's sums count in: one, or one for each of its days."""
+    if len(rows) == 1 and rows[0].seconds is None:
+        return [], tuple  # without groups, the sum of no lines is a row of NULLs
     groups = len(query.group_by)
     by_day = "day" in query.group_by
-    if not by_day and row._fields[:groups] == query.group_by:
-        yield tuple(row[:groups])  # the usual case, quick for thousands of rows
-        return
-    values = row._mapping
-    for at in [day * DAY for day in range(row.day, row.until)] if by_day else [piece.start]:
-        yield tuple(group_value(name, values, at) for name in query.group_by)
+    if not by_day and tuple(result.keys())[:groups] == query.group_by:
+        return rows, lambda row: (row[:groups],)  # the usual case, quick for thousands of rows
+
+    def keys_of(row: Any) -> Keys:
+        values = row._mapping
+        for at in [day * DAY for day in range(row.day, row.until)] if by_day else [piece.start]:
+            yield tuple(group_value(name, values, at) for name in query.group_by)
+
+    return rows, keys_of
 
 
 def group_value(name: str, row: Mapping[str, Any], at: int) -> str:
