@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 from nbclient import NotebookClient
 
 from .conftest import Pod
+
+np = pytest.importorskip("numpy", reason="comes with TensorFlow (extra: tensorflow)")
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "s3"
 
