@@ -220,8 +220,9 @@ class JobController:
         """Store how a job stands that goes on; give up one that holds machines in vain."""
         now: int = await self._in_thread(self._store.now)
         due: list[float] = []
-        if view.incomplete_since is not None:
-            left = view.incomplete_since + record.spec.gang_seconds - now
+        incomplete = (record.incomplete_at or now) if view.incomplete else None
+        if incomplete is not None:
+            left = incomplete + record.spec.gang_seconds - now
             if left <= 0:
                 return await self._end(record, await self._given_back(record, view), objects, view)
             due.append(left + 0.5)
@@ -235,7 +236,12 @@ class JobController:
         if view.state != "running":
             due.append(max(self._settings.words, len(self._seen) / 20))
         await self._update(
-            record, state=view.state, reason=reason, replicas=view.replicas, started_at=started
+            record,
+            state=view.state,
+            reason=reason,
+            replicas=view.replicas,
+            started_at=started,
+            incomplete_at=incomplete,
         )
         return min(due, default=None)
 

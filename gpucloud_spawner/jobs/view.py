@@ -13,7 +13,6 @@ from typing import Any
 from ..model import labels
 from ..model.job_record import JobRecord, Replica, first_replicas
 from ..model.pods import Pod, condition, container_status, is_scheduled, start_trouble
-from ..model.usage import epoch
 from .manifests import CONTAINER, INDEX, job_name
 from .objects import JobObjects
 from .words import ended, was_disrupted, why_disrupted, why_ended
@@ -43,7 +42,7 @@ class View:
     outcome: Outcome | None
     missing: tuple[str, ...]  # roles whose Kubernetes Job is not there
     suspended: bool  # Kueue has not let it go
-    incomplete_since: int | None  # since when it holds machines in vain
+    incomplete: bool  # some replicas hold machines while others are not there
     pods: Mapping[Place, Pod]  # the pod that fills each place
 
     def waiting(self) -> list[tuple[Replica, Pod | None]]:
@@ -70,7 +69,7 @@ def look(record: JobRecord, objects: JobObjects) -> View:
         outcome=_outcome(record, jobs, replicas, stories),
         missing=tuple(role for role, job in jobs.items() if job is None),
         suspended=any(job["spec"].get("suspend") for job in found),
-        incomplete_since=_incomplete_since(replicas, stories),
+        incomplete=_is_incomplete(replicas, pods),
         pods=pods,
     )
 
@@ -161,36 +160,11 @@ def _state(record: JobRecord, replicas: tuple[Replica, ...], pods: Mapping[Place
     return "queued"
 
 
-def _incomplete_since(
-    replicas: tuple[Replica, ...], stories: Mapping[Place, list[Pod]]
-) -> int | None:
-    """Since when some replicas hold machines while others are not there; None: not so."""
-    held, lacking = [], []
-    for replica in replicas:
-        story = stories.get((replica.role, replica.index), [])
-        pod = story[-1] if story else None
-        if replica.state == "running" and pod is not None:
-            held.append(_scheduled_at(pod))
-        elif replica.state != "succeeded":
-            if pod is not None and is_scheduled(pod) and _phase(pod) not in _OVER:
-                held.append(_scheduled_at(pod))  # it starts: its GPUs are held, too
-            lacking.append(_absent_since(pod))
-    if not held or not lacking:
-        return None
-    return max(min(held), *lacking)
-
-
-def _scheduled_at(pod: Pod) -> int:
-    at = condition(pod, "PodScheduled").get("lastTransitionTime")
-    return epoch(at or pod["metadata"]["creationTimestamp"])
-
-
-def _absent_since(pod: Pod | None) -> int:
-    if pod is None:
-        return 0
-    meta = pod["metadata"]
-    end = ended(pod).get("finishedAt")
-    return epoch(end or meta["creationTimestamp"])
+def _is_incomplete(replicas: tuple[Replica, ...], pods: Mapping[Place, Pod]) -> bool:
+    lacking = any(r.state not in ("running", "succeeded") for r in replicas)
+    # one that only starts holds its GPUs, too
+    held = (pod for pod in pods.values() if is_scheduled(pod) and _phase(pod) not in _OVER)
+    return lacking and next(held, None) is not None
 
 
 # --- over -------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ from .statements import usage
 from .tables import IDENTITY, JOB
 
 _TRIES = 5
+# of what happened to a job; None until it does
+_TIMES = ("launched_at", "started_at", "incomplete_at", "ended_at", "closed_at")
 
 
 class KeyReused(LedgerError):
@@ -130,7 +132,7 @@ class JobRecords:
             "replicas": replicas_to_json(first_replicas(new.spec)),
             "failure": "",
             "version": 1,
-            **dict.fromkeys(("launched_at", "started_at", "ended_at", "closed_at")),
+            **dict.fromkeys(_TIMES),
         }
         connection.execute(insert(JOB).values(**values))
         return _record(values)
@@ -239,7 +241,6 @@ class JobRecords:
 
 def _record(row: Mapping[Any, Any]) -> JobRecord:
     same = ("namespace", "bucket", "secret", "port", "created_at", "state", "reason", "version")
-    times = ("launched_at", "started_at", "ended_at", "closed_at")
     return JobRecord(
         id=row["job"],
         spec=JobSpec.from_json(row["spec"]),
@@ -247,5 +248,5 @@ def _record(row: Mapping[Any, Any]) -> JobRecord:
         stop_requested=bool(row["stop_requested"]),
         replicas=replicas_from_json(row["replicas"]),
         failure=failure_from_json(row["failure"]),
-        **{name: row[name] for name in (*same, *times)},
+        **{name: row[name] for name in (*same, *_TIMES)},
     )

@@ -256,6 +256,7 @@ class Job(Base):
     created_at: Mapped[int]
     launched_at: Mapped[int | None]
     started_at: Mapped[int | None]
+    incomplete_at: Mapped[int | None]
     ended_at: Mapped[int | None]
     closed_at: Mapped[int | None]
     replicas: Mapped[str] = mapped_column(Text)  # JSON

@@ -56,8 +56,9 @@ class Failure:
 class JobRecord:
     """A job as it is stored. Times are seconds since 1970 (UTC); None: not yet.
 
-    ``launched_at``: all its objects were made; they are never made again. ``closed_at``: over, and
-    none of its objects is left.
+    ``launched_at``: all its objects were made; they are never made again. ``incomplete_at``: since
+    then some replicas hold machines while others are not there. ``closed_at``: over, and none of
+    its objects is left.
     """
 
     id: str
@@ -73,6 +74,7 @@ class JobRecord:
     stop_requested: bool = False
     launched_at: int | None = None
     started_at: int | None = None
+    incomplete_at: int | None = None
     ended_at: int | None = None
     closed_at: int | None = None
     replicas: tuple[Replica, ...] = ()

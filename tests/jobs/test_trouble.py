@@ -131,6 +131,26 @@ async def test_a_gang_that_never_becomes_complete_gives_its_gpus_back(world: Wor
     world.submit(worker=2, gpus=1)
 
 
+async def test_a_gang_that_loses_a_replica_has_its_time_again(world: World) -> None:
+    """However long it ran: only the time without the replica counts."""
+    world.command = script(rest="trap 'exit 1' TERM; while :; do sleep 0.05; done")
+    await world.start()
+    job = world.submit(worker=2, gpus=1, gang_seconds=2)
+    began = time.monotonic()
+    running = await world.running(job)
+    assert running.incomplete_at is None
+    await world.until(job, lambda r: time.monotonic() > began + 3)
+    name = (await world.items("pods", job))[0]["metadata"]["name"]
+    lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+    status = {"status": {"conditions": [lost]}}
+    await world.cluster.client.patch_status("pods", name, status, NAMESPACE)
+    await world.cluster.delete(name)
+    again = await world.until(
+        job, lambda r: 1 in [x.restarts for x in r.replicas] and r.incomplete_at is None
+    )
+    assert not again.is_over
+
+
 async def test_an_image_that_there_is_not_is_told(world: World) -> None:
     box = Image(image="registry.invalid/none:1")
     world.profiles = {"small": PROFILES["small"].model_copy(update={"images": {"box": box}})}

@@ -126,3 +126,25 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def test_it_tells_which_object_changed_also_after_a_list(api: CoreV1Api) -> None:
+    told: list[tuple[str, bool]] = []
+    follower = Follower(
+        api.list_namespaced_config_map,
+        {"namespace": "default", "label_selector": "t=1"},
+        what="config maps",
+        on_change=lambda: None,
+        on_object=lambda key, item: told.append((key, item is not None)),
+        log=log,
+    )
+    for name in ("a", "b", "c"):
+        await api.create_namespaced_config_map("default", configmap(name))
+    await follower.list_once()
+    assert sorted(told) == [(f"default/{name}", True) for name in ("a", "b", "c")]
+    told.clear()
+    # missed while nobody watched
+    await api.delete_namespaced_config_map("a", "default")
+    await api.patch_namespaced_config_map("b", "default", {"data": {"k": "2"}})
+    await follower.list_once()
+    assert sorted(told) == [("default/a", False), ("default/b", True)]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpucloud_spawner.model.gpus import Inventory, Node, Request, why_never_together
 from gpucloud_spawner.model.jobs import (
     RESERVED_NAMES,
     RESERVED_PREFIXES,
@@ -222,3 +223,22 @@ def test_a_spec_survives_storage(replicas: dict[str, int], env: dict[str, str]) 
         return
     assert JobSpec.from_json(spec.to_json()) == spec
     json.loads(spec.to_json())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "number", "words"),
+    [
+        (1, 6, ""),
+        (2, 3, ""),
+        (2, 4, "hold at most 3 of them"),
+        (3, 2, "hold at most 1 of them"),  # the machine with two GPUs holds none
+        (5, 1, "no machine has more than 4"),
+    ],
+)
+def test_what_can_never_run_together(gpus: int, number: int, words: str) -> None:
+    nodes = (
+        Node("a", {}, capacity=4, used=4),  # in use now, but not for ever
+        Node("b", {}, capacity=0, installed=2),  # its device plugin restarts
+    )
+    found = why_never_together(Inventory("g", nodes, ()), Request("g", gpus, {}), number)
+    assert words in found if words else found == ""

@@ -8,7 +8,7 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-_TIMES = ("launched_at", "started_at", "ended_at", "closed_at")
+_TIMES = ("launched_at", "started_at", "incomplete_at", "ended_at", "closed_at")
 
 
 def upgrade() -> None:
