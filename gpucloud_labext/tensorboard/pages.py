@@ -2,7 +2,8 @@
 
 Around TensorBoard's WSGI application. Its pages (its own, and the projector's) get two changes:
 fonts are asked for below the prefix, not at the root of the host (where they are 404), and a small
-script sends the `_xsrf` cookie with requests that are no GET, as Jupyter's pages do.
+script sends the `_xsrf` cookie with every request of its scripts, as Jupyter's pages do: JupyterHub
+wants it for reading, too, as pages of other users may be of the same host.
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ XSRF_SCRIPT = b"""\
     const found = document.cookie.match(/(?:^|; *)_xsrf=([^;]*)/);
     return found ? found[1] : "";
   };
-  const needed = (method, url) =>
-    !["GET", "HEAD"].includes(String(method || "GET").toUpperCase()) &&
-    new URL(url, document.baseURI).origin === location.origin;
+  const needed = (url) => {
+    const { origin, protocol } = new URL(url, document.baseURI);
+    return origin === location.origin && protocol === location.protocol;
+  };
 
   const open = XMLHttpRequest.prototype.open;
   XMLHttpRequest.prototype.open = function (method, url, ...rest) {
     open.call(this, method, url, ...rest);
-    if (needed(method, url)) this.setRequestHeader("X-XSRFToken", token());
+    if (needed(url)) this.setRequestHeader("X-XSRFToken", token());
   };
 
   const plainFetch = window.fetch;
   window.fetch = (input, init) => {
     const request = new Request(input, init);
-    if (needed(request.method, request.url)) request.headers.set("X-XSRFToken", token());
+    if (needed(request.url)) request.headers.set("X-XSRFToken", token());
     return plainFetch(request);
   };
 })();

@@ -45,6 +45,8 @@ HOP_BY_HOP = {
 }
 # what TensorBoard must not learn, or may not set
 PRIVATE = {"authorization", "cookie", "host", "set-cookie", "x-xsrftoken"}
+# files of TensorBoard itself; data have other names
+STATIC = (".css", ".js", ".svg", ".ttf", ".wasm", ".woff2")
 FRAMES = "frame-ancestors 'self'"
 
 
@@ -58,7 +60,13 @@ class TensorBoardHandler(ProxyHandler):
         self.update_last_activity = False
 
     def check_xsrf_cookie(self) -> None:
-        """As every page of Jupyter; jupyter-server-proxy leaves it to the proxied."""
+        """As every page of Jupyter; jupyter-server-proxy leaves it to the proxied.
+
+        JupyterHub's check wants the token for reading by scripts, too. Browsers load fonts and
+        workers in the same way, without a token; those are of TensorBoard, the same for everybody.
+        """
+        if self.request.method in ("GET", "HEAD") and self.request.path.endswith(STATIC):
+            return
         JupyterHandler.check_xsrf_cookie(self)
 
     async def prepare(self, *args: Any, **kwargs: Any) -> None:
@@ -135,6 +143,8 @@ class TensorBoardHandler(ProxyHandler):
     async def _answer(self, answer: aiohttp.ClientResponse, path: str) -> None:
         self.set_status(answer.status, answer.reason)
         self._copy_headers(answer.headers.items(), path)
+        if answer.content_type == "text/html":
+            _ = self.xsrf_token  # sets the cookie that the page's script sends
         length = answer.content_length
         if self.request.method == "HEAD" or answer.status in (204, 304):
             self.finish()

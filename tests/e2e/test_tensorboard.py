@@ -99,7 +99,9 @@ def test_every_tab_draws_and_others_see_nothing(
     projector = page.frame_locator("iframe")
     expect(projector.get_by_text("Points: 50")).to_be_visible(timeout=PATIENCE)
     shoot(page, "projector")
-    page.get_by_role("button", name="Reload").click()
+    page.goto(f"{cloud.url}{url}#scalars")
+    with page.expect_response(lambda answer: "scalars/scalars" in answer.url):
+        page.locator("button.reload-button").click()
     page.wait_for_load_state("networkidle")
     assert failed == []
     others_see_nothing(cloud, url, bob)

@@ -117,6 +117,16 @@ def test_the_page_asks_for_nothing_outside_of_its_prefix(
     assert "frame-ancestors 'self'" in page.headers["Content-Security-Policy"]
 
 
+def test_a_page_brings_the_cookie_that_its_script_sends(
+    server: Server, board: dict[str, Any], stranger: httpx.Client
+) -> None:
+    """Opened directly, without JupyterLab before it."""
+    stranger.get(f"{board['url']}?token={TOKEN}", follow_redirects=True)
+    body = {"requests": json.dumps([{"plugin": "scalars", "tag": "loss/train"}])}
+    xsrf = {"X-XSRFToken": stranger.cookies["_xsrf"]}
+    assert stranger.post(board["url"] + SCALARS, data=body, headers=xsrf).status_code == 200
+
+
 def test_redirects_stay_below_the_prefix(server: Server, board: dict[str, Any]) -> None:
     slash = server.http.get(board["url"].rstrip("/") + "?darkMode=true")
     assert (slash.status_code, slash.headers["Location"]) == (302, board["url"] + "?darkMode=true")
