@@ -76,11 +76,8 @@ def find(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
     near = difflib.get_close_matches(name, [*COMMANDS, HELP], n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    known = ", ".join([HELP, *COMMANDS])
-    raise LabError(
-        400, "usage", f"There is no %gpucloud {name[:40]}.{hint} There is: {known}.", near=near
-    )
+    hint = f"Did you mean {near[0]}?" if near else f"There is: {', '.join([HELP, *COMMANDS])}."
+    raise LabError(400, "usage", f"There is no %gpucloud {name[:40]}. {hint}", near=near)
 
 
 def explain(name: str | None) -> Result:
