@@ -122,16 +122,20 @@ class JobController:
 
     async def _poll(self, all_of_them: bool) -> None:
         versions: dict[str, int] = await self._in_thread(self._store.open_versions)
-        for job, version in versions.items():
-            if all_of_them or self._seen.get(job) != version:
-                self._queue.add(job)
+        due = [job for job, version in versions.items() if self._seen.get(job) != version]
+        for job in versions if all_of_them else due:
+            self._queue.add(job)
         if all_of_them:
             for job in self.objects.known():
                 self._queue.add(job)  # also those of which there is no row
-            counts: dict[str, int] = await self._in_thread(self._store.counts)
-            for state, number in counts.items():
-                self._metrics.jobs.labels(state).set(number)
+        if all_of_them or due or self._seen.keys() != versions.keys():
+            await self._count()
         self._seen = {job: self._seen.get(job, 0) for job in versions}
+
+    async def _count(self) -> None:
+        counts: dict[str, int] = await self._in_thread(self._store.counts)
+        for state, number in counts.items():
+            self._metrics.jobs.labels(state).set(number)
 
     async def _work_for_ever(self) -> None:
         while True:

@@ -109,17 +109,20 @@ class Service:
         url = f"{self.url}{PREFIX}{path}"
         return httpx.request(method, url, headers=headers, timeout=60, **arguments)
 
-    def left(self, selector: str) -> list[str]:
-        """Names of the cluster's services, jobs and pods with a label."""
+    def left(self, selector: str, *, active: bool = False) -> list[str]:
+        """Names of the cluster's services, jobs and pods with a label; or of pods not yet ended."""
         assert self._loop is not None
-        work = asyncio.run_coroutine_threadsafe(self._left(selector), self._loop)
+        work = asyncio.run_coroutine_threadsafe(self._left(selector, active), self._loop)
         return work.result(30)
 
-    async def _left(self, selector: str) -> list[str]:
+    async def _left(self, selector: str, active: bool) -> list[str]:
         found = []
-        for kind in ("services", "jobs", "pods"):
+        for kind in ("pods",) if active else ("services", "jobs", "pods"):
             listed = await self.cluster.client.list(kind, "default", label_selector=selector)
-            found += [f"{kind}/{item['metadata']['name']}" for item in listed["items"]]
+            for item in listed["items"]:
+                ended = item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+                if not (active and ended):
+                    found.append(f"{kind}/{item['metadata']['name']}")
         return found
 
     def _run(self) -> None:

@@ -307,3 +307,28 @@ def test_logs_are_followed_to_the_end_of_the_job(ask: Ask, service: Service) -> 
     path = f"api/jobs/{job['id']}/logs"
     assert ask("ann", f"{path}?replica=ps-7").json()["details"] == {"allowed": ["worker-0"]}
     assert ask("ann", f"{path}?tail=-1").status_code == 400
+
+
+GANG = """
+import json, os, time
+role = os.environ["GPUCLOUD_ROLE"]
+print("role", role, "cluster", sorted(json.loads(os.environ["TF_CONFIG"])["cluster"]), flush=True)
+print("rank", os.environ.get("RANK"), "of", os.environ["WORLD_SIZE"], flush=True)
+if role != "chief":
+    time.sleep(600)  # a server, until it is ended
+time.sleep(1)
+"""
+
+
+def test_a_whole_gang_finds_itself_and_its_servers_end_with_it(ask: Ask, service: Service) -> None:
+    code = upload(ask, "ann", GANG)
+    job = launch(ask, "ann", code=code, replicas={"worker": 2, "ps": 1}, gang_seconds=60)
+    assert [r["name"] for r in job["replicas"]] == ["chief-0", "worker-0", "worker-1", "ps-0"]
+    found = over(ask, "ann", job)
+    assert (found["state"], found["reason"]) == ("succeeded", ""), found
+    assert {r["state"] for r in found["replicas"]} == {"succeeded"}
+    text = ask("ann", f"api/jobs/{job['id']}/logs?replica=chief-0").text
+    assert "role chief cluster ['chief', 'ps', 'worker']" in text
+    assert "rank 0 of 3" in text
+    mark = f"gpucloud.io/job={job['id']}"
+    wait_for(lambda: not service.left(mark, active=True), "the servers have ended")
