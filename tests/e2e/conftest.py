@@ -39,15 +39,6 @@ def cloud(shared_cloud: Cloud) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def own_cloud(tmp_path: Path) -> Iterator[Cloud]:
-    cloud = Cloud(tmp_path / "gpucloud")
-    try:
-        yield cloud.start()
-    finally:
-        cloud.stop()
-
-
-@pytest.fixture
 def ada(cloud: Cloud) -> User:
     return cloud.user()
 

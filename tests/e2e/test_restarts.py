@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from .bills import PodWatch, billed
-from .cloud import Cloud, wait_for
+from .cloud import Cloud, User, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,15 @@ def own_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         cloud.stop()
 
 
+S3 = """
+import boto3, os
+s3, bucket = boto3.client("s3"), os.environ["GPUCLOUD_S3_BUCKET"]
+"""
+PUT = S3 + 's3.put_object(Bucket=bucket, Key="k", Body=b"1,2,3")'
+GET = """
+body = s3.get_object(Bucket=bucket, Key="k")["Body"].read().decode()
+print(body, os.environ["AWS_ACCESS_KEY_ID"])
+"""
 PID = "import os; print(os.getppid())"
 
 
@@ -72,10 +81,14 @@ def test_a_hub_killed_in_the_middle_of_a_start_leaves_no_orphan(own_cloud: Cloud
         own_cloud.user(f"h{number}").stop()
 
 
-def test_a_whole_restart_finds_servers_and_files_again(own_cloud: Cloud) -> None:
+def test_a_whole_restart_finds_servers_files_objects_and_keys_again(own_cloud: Cloud) -> None:
     ada = own_cloud.user("ada")
     ada.start("lab", profile="tensorflow", gpus="2")
-    ada.run_code("open('kept.txt', 'w').write('still here')", "lab")
+    ada.run_code("open('kept.txt', 'w').write('still here')\n" + PUT, "lab")
+    own_cloud.kill_child("s3")
+    wait_for(lambda: _object_and_key(ada), "the S3 server is back")
+    object_and_key = _object_and_key(ada)
+    assert object_and_key.startswith("1,2,3 ")
     server = psutil.Process(int(ada.run_code(PID, "lab")))
 
     own_cloud.stop()
@@ -85,6 +98,7 @@ def test_a_whole_restart_finds_servers_and_files_again(own_cloud: Cloud) -> None
     wait_for(lambda: ada.is_ready("lab"), "ada's server runs again")
     assert ada.run_code("print(open('kept.txt').read())", "lab") == "still here"
     assert len(ada.run_code("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])", "lab")) == 3
+    assert _object_and_key(ada) == object_and_key
     ada.stop("lab")
     assert own_cloud.pods() == []
 
@@ -99,6 +113,13 @@ def test_a_killed_cluster_comes_back_without_a_server_noticing(own_cloud: Cloud)
     assert int(ada.run_code(PID)) == server
     ada.stop()
     wait_for(lambda: own_cloud.pods() == [], "it still can be stopped")
+
+
+def _object_and_key(user: User) -> str:
+    try:
+        return user.run_code(S3 + GET, "lab")
+    except AssertionError:  # what the kernel says while there is no server
+        return ""
 
 
 def _answers(cloud: Cloud) -> bool:

@@ -194,27 +194,6 @@ def test_a_deleted_user_has_no_key_but_data_until_they_are_purged(cloud: Cloud) 
     assert json.loads(gpucloud(cloud, "s3", "usage", gone.name))["objects"] == 0
 
 
-def test_a_restart_of_everything_keeps_data_and_key(own_cloud: Cloud) -> None:
-    ada = own_cloud.user("ada")
-    ada.start(profile="cpu")
-    ada.run_code(BOTO3 + WRITE)
-    key = environment_of(ada)["AWS_ACCESS_KEY_ID"]
-    own_cloud.kill_child("s3")
-    wait_for(lambda: _reads(ada), "the S3 server is back")
-    own_cloud.stop()
-    own_cloud.start()
-    wait_for(lambda: ada.is_ready(), "ada's server runs again")
-    assert ada.run_code(BOTO3 + READ) == "1,2,3"
-    assert environment_of(ada)["AWS_ACCESS_KEY_ID"] == key
-
-
-def _reads(user: User) -> bool:
-    try:
-        return user.run_code(BOTO3 + READ) == "1,2,3"
-    except AssertionError:  # what the kernel says while there is no server
-        return False
-
-
 @pytest.fixture
 def without_s3(tmp_path: Path) -> Iterator[Cloud]:
     """A gpucloud whose S3 endpoint does not answer."""
