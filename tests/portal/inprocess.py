@@ -125,6 +125,15 @@ class Service:
                     found.append(f"{kind}/{item['metadata']['name']}")
         return found
 
+    def tasks(self, words: str) -> int:
+        """How many of the service's tasks have these words in their description."""
+        assert self._loop is not None
+
+        async def count() -> int:
+            return sum(words in repr(task) for task in asyncio.all_tasks())
+
+        return asyncio.run_coroutine_threadsafe(count(), self._loop).result(30)
+
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())

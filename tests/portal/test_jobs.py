@@ -267,6 +267,15 @@ def test_whose_jobs_are_listed(
         assert (adas["id"] in [job["id"] for job in answer.json()["jobs"]]) == sees
 
 
+def test_a_client_that_goes_leaves_nothing_behind(service: Service, adas: dict[str, Any]) -> None:
+    url = f"{service.url}{PREFIX}api/jobs/{adas['id']}/logs?follow=1"
+    headers = {"Authorization": "Bearer ada"}
+    with httpx.stream("GET", url, headers=headers, timeout=60) as answer:
+        assert "begun" in next(line for line in answer.iter_lines() if "begun" in line)
+        assert service.tasks("JobLogs._read")
+    wait_for(lambda: not service.tasks("JobLogs._read"), "nobody reads any more")
+
+
 def test_it_is_metered_as_a_job_and_stopped(
     ask: Ask, service: Service, adas: dict[str, Any]
 ) -> None:
