@@ -3,6 +3,7 @@ this test, which keeps what it was asked and may be away for a while."""
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from gpucloud_labext.jobs.launch import Launch, launch
 from gpucloud_labext.jobs.manifest import Manifest, key_of
 from gpucloud_labext.jobs.store import Store
 from gpucloud_labext.magics.dispatch import dispatch
+from gpucloud_labext.replica.output import Output
 from tests.labext import lab
 from tests.labext.contents import servers
 
@@ -70,6 +72,9 @@ class Answer(BaseHTTPRequestHandler):
         return self._answer(201, model)
 
     def do_GET(self) -> None:
+        if self.server.away:
+            self.server.away -= 1
+            return self._answer(503, {"code": "starting", "message": "not yet"})
         path = self.path.partition("?")[0]
         found = {model["id"]: model for model in self.server.jobs.values()}
         if path.endswith("/api/jobs"):
@@ -196,6 +201,34 @@ def test_the_magic(service: Service, capsys: pytest.CaptureFixture[str]) -> None
         dispatch("run train.py --env A", Context())
     for name in ("run", "jobs", "logs", "stop"):
         assert "examples" in repr(dispatch(f"help {name}", Context())) or name == "stop"
+
+
+def test_a_followed_log_survives_a_service_that_is_away(
+    service: Service, bucket: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpucloud_labext.jobs.logs.POLL_SECONDS", 0.05)
+    job = gpucloud_labext.run("train.py")
+    [model] = service.jobs.values()
+    prefix = f"jobs/{job.id}-followed/"
+    job.model["logs"] = model["logs"] = f"s3://{servers.BUCKET}/{prefix}logs/"
+    output = Output(bucket, prefix, "worker-0", 1.0, io.BytesIO())
+    said = [f"line {number}" for number in range(40)]
+
+    def train() -> None:
+        for number, line in enumerate(said):
+            output.line(line.encode())
+            output.send()
+            if number == 10:
+                service.away = 5  # the service restarts
+        model.update(state="succeeded", ended=CREATED)
+
+    training = threading.Thread(target=train)
+    training.start()
+    told = [line for line in job.logs(follow=True) if line.replica]
+    training.join()
+    assert [line.text for line in told] == said
+    assert {line.replica for line in told} == {"worker-0"}
+    assert service.away == 0 and job.state == "succeeded"
 
 
 def test_tensorboard_of_a_job(service: Service) -> None:
