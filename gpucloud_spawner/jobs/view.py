@@ -212,9 +212,11 @@ def _outcome(
 
 
 def _has_succeeded(role: str, job: Mapping[str, Any] | None, replicas: tuple[Replica, ...]) -> bool:
-    # the pods tell it sooner than their Job
     if job is not None and _is_complete(job):
         return True
+    if job is not None and _true(job, "FailureTarget", "Failed"):
+        return False  # a script may end well when it is told that its time is over
+    # the pods tell it sooner than their Job
     return all(r.state == "succeeded" for r in replicas if r.role == role)
 
 

@@ -108,6 +108,15 @@ def test_a_success_goes_before_a_failure_that_it_caused() -> None:
     assert outcome.state == "succeeded"
 
 
+def test_a_script_that_ends_well_when_its_time_is_over_has_not_succeeded() -> None:
+    held = objects(
+        pod("worker", 0, "Succeeded", code=0), worker="FailureTarget", failed="DeadlineExceeded"
+    )
+    outcome = look(record(worker=1), held).outcome
+    assert outcome is not None
+    assert (outcome.state, outcome.reason) == ("failed", "It was not done within its time of 24 h.")
+
+
 def test_no_pod_left_of_a_failure_is_told_in_kubernetes_words() -> None:
     outcome = look(record(worker=1), objects(worker="Failed", failed="MaxFailedIndexes")).outcome
     assert outcome is not None
