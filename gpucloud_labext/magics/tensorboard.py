@@ -24,7 +24,7 @@ def _add_options(parser: Parser) -> None:
     parser.add_argument(
         "logdir",
         nargs="?",
-        help="folder with event files, or s3://bucket/path of your buckets",
+        help="folder with event files, s3://bucket/path of your buckets, or job:NAME",
     )
     parser.add_argument("--height", type=int, default=800, help="of the frame, in pixels (800)")
     parser.add_argument("--list", action="store_true", help="what runs, with memory and last use")
@@ -53,6 +53,10 @@ def _for_server(logdir: str) -> str:
     """As the server knows it: from its root, where a notebook means its own folder."""
     if logdir.startswith("s3://"):
         return logdir
+    if logdir.startswith("job:"):
+        from ..jobs.job import logdir as of_job
+
+        return of_job(logdir)
     here = os.path.normpath(Path.cwd() / Path(logdir).expanduser())
     for root in _roots():
         if Path(here).is_relative_to(root):

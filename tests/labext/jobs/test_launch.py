@@ -20,6 +20,7 @@ from gpucloud_labext.jobs import launch as launching
 from gpucloud_labext.jobs.launch import Launch, launch
 from gpucloud_labext.jobs.manifest import Manifest, key_of
 from gpucloud_labext.jobs.store import Store
+from gpucloud_labext.magics import tensorboard
 from gpucloud_labext.magics.dispatch import dispatch
 from gpucloud_labext.replica.output import Output
 from tests.labext import lab
@@ -235,6 +236,10 @@ def test_tensorboard_of_a_job(service: Service) -> None:
     gpucloud_labext.run("train.py", name="mine")
     assert job_module.logdir("job:mine") == "s3://ada/jobs/x/tensorboard/"
     assert job_module.logdir("runs") == "runs"
+    # what `%gpucloud tensorboard job:mine` asks the server for
+    assert tensorboard._for_server("job:mine") == "s3://ada/jobs/x/tensorboard/"
+    with pytest.raises(LabError, match="You have no job 'other'"):
+        tensorboard._for_server("job:other")
 
 
 def test_the_panels_form(service: Service, s3: servers.Store, tmp_path: Path) -> None:
