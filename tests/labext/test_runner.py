@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -293,6 +295,17 @@ def test_a_script_that_will_not_end_is_killed_and_dies_with_its_runner(make_job:
     replica.kill()
     _, alive = psutil.wait_procs(children, timeout=5)
     assert children and not alive
+
+
+def test_no_jupyter_is_imported() -> None:
+    """A replica's start is time that its GPUs are billed, and its image may have no Jupyter."""
+    foreign = ("jupyter_server", "jupyter_core", "IPython", "tornado", "traitlets", "httpx")
+    code = f"""
+        import sys, gpucloud_labext.runner
+        print([name for name in {foreign!r} if name in sys.modules])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_missing_code(make_job: Make, bucket: Store) -> None:
