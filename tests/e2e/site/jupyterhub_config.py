@@ -40,8 +40,9 @@ c.JupyterHub.load_groups = {
     "vision": {"users": ["vera"], "properties": {"gpucloud_admins": ["vera"]}},
     "speech": {"users": ["vera"]},
 }
-# shorter than by default, for tests wait for both
-c.GPUCloudSpawner.start_patience = 6
+# shorter than by default, for tests wait for both; longer than the 10 s for which the hub waits
+# before it answers the request for a start
+c.GPUCloudSpawner.start_patience = 14
 c.GPUCloudSpawner.orphan_age = 20
 # GPU-hours per month; the second one is 7.2 GPU-seconds
 c.GPUCloudPortal.user_budgets = {"admin": 0, "thrifty": 0.002}
