@@ -18,7 +18,7 @@ from gpucloud_spawner.s3server import ceph
 
 from ..ports import free_ports
 from .cloud import Cloud, User, wait_for
-from .test_browser import CHROMIUM, log_in, page, shoot
+from .test_browser import CHROMIUM, page, shoot
 
 __all__ = ["page"]  # a fixture
 
@@ -155,8 +155,9 @@ def test_the_file_browser_shows_the_bucket(cloud: Cloud, ada: User, page: Page) 
     assert saved.status_code == 201, saved.text
     assert ada.lab("GET", "files/s3/" + quote("übung 1+%.csv")).text == "1,2,3\n"
     assert "['übung 1+%.csv']" in ada.run_code(BOTO3 + LIST)
-    log_in(page, cloud, ada.name)
-    page.goto(f"{cloud.url}/user/{ada.name}/lab")
+    page.goto(f"{cloud.url}/hub/login")
+    page.get_by_label("Username").fill(ada.name)
+    page.get_by_role("button", name="Sign in").click()  # to the server, which runs
     entry = page.locator(".jp-DirListing-item")
     entry.filter(has_text="s3").dblclick()
     expect(entry.filter(has_text="übung 1+%.csv")).to_be_visible()
