@@ -43,7 +43,7 @@ class ControllerSettings:
 
     ttl: float = 60.0  # after the end, until a job's objects are deleted
     poll: float = 1.0  # between two looks for jobs that others have stored or stopped
-    resync: float = 60.0  # after which every open job is looked at, whatever was missed
+    resync: float = 300.0  # after which every open job is looked at, whatever was missed
     words: float = 5.0  # between two renewals of why a job waits
     settle: float = 5.0  # that a watch may lag behind
     workers: int = 4
