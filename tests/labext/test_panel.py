@@ -133,7 +133,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 # JupyterLab's keyboard shortcuts stumble over settings of another plugin that come before their own
-# (4.6.6 and Notebook 7.6.5, also without us).
+# (seen in Notebook 7.6.5; the stack is all its own).
 NOT_OURS = "Cannot read properties of undefined (reading 'schema')"
 
 
