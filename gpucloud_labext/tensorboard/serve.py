@@ -8,10 +8,12 @@ used through what it offers for this: `program.TensorBoard` with a server class 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -45,7 +47,18 @@ def main() -> None:
         sys.exit(f"TensorBoard could not listen on {options.socket}: {error}")
     while os.read(0, 4096):
         pass
+    if mirror is not None:
+        mirror.kill()
+        mirror.wait()
+    _clear(Path(options.socket).parent)
     os._exit(0)
+
+
+def _clear(folder: Path) -> None:
+    """Nothing is left on the disk, also where the server was killed: copies from S3 may be big."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there are others
+        folder.parent.rmdir()
 
 
 def _options() -> argparse.Namespace:

@@ -207,7 +207,11 @@ def test_all_end_with_a_killed_server(own_server: Server) -> None:
     """That they end with one that is stopped, the fixture of the shared one sees."""
     own_server.data(own_server.open("runs"), "data/runs")
     family = own_server.processes()
-    assert family
+    [words] = [p.cmdline() for p in family if SERVE in p.cmdline()]
+    folder = Path(words[words.index("--socket") + 1]).parent
+    assert folder.is_dir()
     own_server.stop(signal.SIGKILL)
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
+    assert not folder.exists()
+    assert not folder.parent.exists()
