@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint bench wheel constraints clean
+.PHONY: help run test test-fast lint bench wheel constraints clean .test-tools
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,20 +17,25 @@ run: ## run a whole gpucloud on this machine (Ctrl-C ends it)
 	@$(MAKE) --no-print-directory --jobs 2 $(VENV)/.run $(VENV)/.labextension
 	@exec $(BIN)/gpucloud run
 
-test: $(VENV)/.test node_modules/.test $(VENV)/.labextension lint ## lint, then all tests
+test: .test-tools lint ## lint, then all tests
 	$(NPM) run --silent test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.test node_modules/.test $(VENV)/.labextension ## the tests that start no hub
+test-fast: .test-tools ## the tests that start no hub
 	$(NPM) run --silent test
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not e2e" $(PYTEST_ARGS)
 
-lint: $(VENV)/.test node_modules/.test ## formatting, static checks, types, the layers of the floor plan
+lint: .test-tools ## formatting, static checks, types, the layers of the floor plan
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(NPM) run --silent lint
+
+# pip and npm at once, as above
+.test-tools:
+	@$(MAKE) --no-print-directory --jobs 2 $(VENV)/.test node_modules/.test
+	@$(MAKE) --no-print-directory $(VENV)/.labextension
 
 bench: $(VENV)/.test $(VENV)/.labextension ## measure; one of them: make bench NAME=spawn
 	$(BIN)/python -m bench $(NAME)
