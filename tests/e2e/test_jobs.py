@@ -151,9 +151,16 @@ def test_a_cell_a_failing_script_and_a_failing_install(ada: User, jobs: Jobs) ->
         get_ipython().run_cell_magic("gpucloud", "run --gpus 0 --name single", cell)
         failing = "print('so far so good')\\nraise ValueError('the reason')"
         get_ipython().run_cell_magic("gpucloud", "run --gpus 0 --retries 0 --name bad", failing)
-        from gpucloud_labext.jobs import launch, packages
-        launch.installed_by_user = lambda *_: packages.Installed(("no-such-package-of-any==1",))
+        import sys
+        from pathlib import Path
+        # as pip leaves a package behind, but one that no index has
+        info = Path.home() / "site" / "no_such_package_of_any-1.dist-info"
+        info.mkdir(parents=True)
+        words = "Metadata-Version: 2.1\\nName: no-such-package-of-any\\nVersion: 1\\n"
+        (info / "METADATA").write_text(words)
+        sys.path.append(str(info.parent))
         job = %gpucloud run train_single.py --gpus 0 --name uninstalled
+        sys.path.remove(str(info.parent))
         """,
     )
     bad = jobs.ended(jobs.named("bad"), "failed")
