@@ -6,7 +6,9 @@ Used by the handlers (async) and, in kernels, by the magics (sync).
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -23,6 +25,12 @@ STREAM_TIMEOUT = httpx.Timeout(None, connect=5.0)
 Params = Mapping[str, Any]
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: it takes a tenth of a second, for which an event loop stands still."""
+    return httpx.create_ssl_context()
+
+
 class Client:
     """Requests below one address. Raises LabError for whatever is no success."""
 
@@ -31,12 +39,22 @@ class Client:
         self._name = name
         self._headers = {"Authorization": f"token {token}"} if token else {}
 
+    def _options(self, timeout: httpx.Timeout) -> dict[str, Any]:
+        """Of a connection. Not through a proxy that the environment names for the Internet: it
+        would get the token, and does not reach this pod; JupyterHub's own requests use none."""
+        return {
+            "headers": self._headers,
+            "timeout": timeout,
+            "verify": _certificates(),
+            "trust_env": False,
+        }
+
     def request(
         self, method: str, path: str, *, params: Params | None = None, json: Any = None
     ) -> Any:
         """The JSON of the answer; None where it has none."""
         try:
-            with httpx.Client(headers=self._headers, timeout=TIMEOUT) as client:
+            with httpx.Client(**self._options(TIMEOUT)) as client:
                 answer = client.request(method, self.url + path, params=params, json=json)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -47,7 +65,7 @@ class Client:
     ) -> Any:
         """As `request`, from an event loop."""
         try:
-            async with httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT) as client:
+            async with httpx.AsyncClient(**self._options(TIMEOUT)) as client:
                 answer = await client.request(method, self.url + path, params=params, json=json)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
@@ -58,7 +76,7 @@ class Client:
         """An answer that is read as it comes, e.g. with `iter_lines()`."""
         try:
             with (
-                httpx.Client(headers=self._headers, timeout=STREAM_TIMEOUT) as client,
+                httpx.Client(**self._options(STREAM_TIMEOUT)) as client,
                 client.stream("GET", self.url + path, params=params) as answer,
             ):
                 if not answer.is_success:
@@ -75,7 +93,7 @@ class Client:
         """As `stream`, from an event loop."""
         try:
             async with (
-                httpx.AsyncClient(headers=self._headers, timeout=STREAM_TIMEOUT) as client,
+                httpx.AsyncClient(**self._options(STREAM_TIMEOUT)) as client,
                 client.stream("GET", self.url + path, params=params) as answer,
             ):
                 if not answer.is_success:

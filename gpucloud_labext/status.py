@@ -6,6 +6,7 @@ few seconds. Without the service the rest is still told.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Mapping
@@ -33,12 +34,16 @@ class Bill:
         self._known: dict[str, Any] = {}
         self._asked_at = float("-inf")
         self._begin: str | None = None  # of our line, once it was seen
+        self._asking = asyncio.Lock()
 
     async def read(self) -> dict[str, Any]:
         """`started`, `cost_so_far`, `currency`, `price_per_gpu_hour`, and how the service is."""
-        if time.monotonic() - self._asked_at >= FRESH_SECONDS:
-            self._asked_at = time.monotonic()
-            self._known = await self._ask()
+        if self._known and self._asking.locked():
+            return self._known  # a service that is slow holds up one page, not all
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= FRESH_SECONDS:
+                self._known = await self._ask()
+                self._asked_at = time.monotonic()
         return self._known
 
     async def _ask(self) -> dict[str, Any]:

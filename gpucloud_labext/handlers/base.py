@@ -102,6 +102,6 @@ class Handler(APIHandler):
         if not isinstance(error, LabError):
             words = http.client.responses.get(status_code, "Error")
             if isinstance(error, HTTPError) and error.log_message and status_code < 500:
-                words = error.log_message
+                words = error.log_message % error.args  # as tornado itself
             error = LabError(status_code, words.lower().replace(" ", "_")[:40], f"{words}.")
         self.write_json(error.as_data(), error.status)

@@ -76,13 +76,17 @@ def launch_from(home: Path, fields: dict[str, Any]) -> dict[str, Any]:
     name = fields.pop("script", "")
     if not name:
         raise LabError(404, "no_script", "Which script? A .py or .ipynb file of your home.")
-    script = (home / name.lstrip("/")).resolve()
     folder = fields.pop("directory", None)
-    directory = script.parent if folder is None else (home / folder.lstrip("/")).resolve()
+    try:
+        script = (home / name.lstrip("/")).resolve()
+        directory = script.parent if folder is None else (home / folder.lstrip("/")).resolve()
+        is_file = script.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, a NUL
+        raise LabError(400, "bad_value", f"{name[:80]!r} cannot be opened: {error}") from error
     for path in (script, directory):
         if not path.is_relative_to(home):
             raise LabError(400, "outside", "The script and its folder must lie in your home.")
-    if not script.is_file():
+    if not is_file:
         raise LabError(404, "no_script", f"There is no file {script.relative_to(home)}.")
     return launch(Launch(script=str(script), directory=directory, **fields)).model
 
@@ -107,10 +111,18 @@ class Job(Handler):
 
 
 class JobLogs(Handler):
+    _reading: asyncio.Task[None] | None = None
+
+    def on_connection_close(self) -> None:
+        """A job that says nothing would keep the reader for hours."""
+        if self._reading is not None:
+            self._reading.cancel()
+
     async def get(self, job: str) -> None:
         path, query = f"api/jobs/{checked_id(job)}/logs", self.query(LOG_QUERY)
+        self._reading = asyncio.create_task(self._pass_on(path, query), name=f"logs of {job}")
         try:
-            await self._pass_on(path, query)
+            await self._until_read()
         except LabError as error:
             # the service has no key for the user's bucket; this server has
             place = _S3.fullmatch(str(error.details.get("prefix")))
@@ -125,6 +137,24 @@ class JobLogs(Handler):
 
     async def _pass_on(self, path: str, query: Mapping[str, Any]) -> None:
         """The service's answer, as it comes."""
+        try:
+            await self._copy(path, query)
+        except LabError:
+            if not self._headers_written:
+                raise
+            # too late for an error: a log that ends early must not look complete
+            self.detach().close()
+
+    async def _until_read(self) -> None:
+        assert self._reading is not None
+        try:
+            await asyncio.wait([self._reading])
+        finally:
+            self._reading.cancel()  # no more than a word where it is done
+        if not self._reading.cancelled():
+            self._reading.result()
+
+    async def _copy(self, path: str, query: Mapping[str, Any]) -> None:
         async with service().stream_async(path, query) as answer:
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.set_header("Cache-Control", "no-store")

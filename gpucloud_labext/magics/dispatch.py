@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from .command import Command, Context, Result
 
 HELP = "help"
+# a comment as behind the examples of the help: not within quotes, nor a word such as `#fff`
+_COMMENT = re.compile(r"""((?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\\"'])*?)\s#\s.*""", re.DOTALL)
 
 
 def load(shell: InteractiveShell) -> None:
@@ -54,8 +57,9 @@ _match.matcher_identifier = "gpucloud"  # type: ignore[attr-defined]
 
 def dispatch(line: str, context: Context) -> Any:
     """Run ``line``, what follows `%gpucloud`. Raises LabError."""
+    without = _COMMENT.fullmatch(line)
     try:
-        words = shlex.split(line)
+        words = shlex.split(without[1] if without else line)
     except ValueError as error:
         raise LabError(400, "usage", f"{error}: check the quotes") from error
     name, *rest = words or [HELP]

@@ -47,7 +47,7 @@ class KeyFile:
             section = parser[os.environ.get("AWS_PROFILE") or "default"]
             token = section.get("aws_session_token")
             return section["aws_access_key_id"], section["aws_secret_access_key"], token
-        except (OSError, KeyError, configparser.Error):
+        except (OSError, KeyError, ValueError, configparser.Error):  # ValueError: no text
             return None
 
 

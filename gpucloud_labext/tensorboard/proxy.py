@@ -196,7 +196,7 @@ class TensorBoardHandler(ProxyHandler):
         if not isinstance(error, LabError):
             words = http.client.responses.get(status_code, "Error")
             if isinstance(error, web.HTTPError) and error.log_message and status_code < 500:
-                words = error.log_message
+                words = error.log_message % error.args  # as tornado itself
             error = LabError(status_code, "error", words)
         self.set_status(error.status)
         self.set_header("Cache-Control", "no-store")

@@ -136,6 +136,13 @@ class Service:
                     whole.partition("?")[0],
                     (404, {"code": "not_found", "message": "There is none.", "details": {}}),
                 )
+                if callable(body):  # a stream, that it writes itself
+                    self.send_response(status)
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    self.close_connection = True
+                    body(self)
+                    return
                 is_text = isinstance(body, str)
                 data = body.encode() if is_text else json.dumps(body).encode()
                 self.send_response(status)

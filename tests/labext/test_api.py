@@ -3,16 +3,23 @@ tells both."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
+import httpx
 import pytest
 from tornado.web import RequestHandler
 
 from gpucloud_labext import client
 from gpucloud_labext.errors import LabError
+from gpucloud_labext.handlers.jobs import launch_from
 from gpucloud_labext.handlers.routes import ROUTES
-from gpucloud_labext.status import Bill
+from gpucloud_labext.status import Bill, status
 
 from .lab import SERVICE_TOKEN, Lab, Service, running
 from .test_magics import LINE, USAGE
@@ -81,6 +88,43 @@ def test_usage_and_jobs_are_the_services_own_answers(lab: Lab, service: Service)
     ]
 
 
+def test_a_log_that_breaks_off_does_not_look_complete(lab: Lab, service: Service) -> None:
+    def broken(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"8\r\nepoch 1\n\r\n")
+
+    service.answers["api/jobs/train-1/logs"] = (200, broken)
+    with lab.http.stream("GET", "/gpucloud/api/jobs/train-1/logs?follow=1") as answer:
+        assert next(answer.iter_lines()) == "epoch 1"
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        lab.http.stream("GET", "/gpucloud/api/jobs/train-1/logs?follow=1") as answer,
+    ):
+        answer.read()
+
+
+def test_who_leaves_a_silent_log_leaves_nothing_behind(lab: Lab, service: Service) -> None:
+    said, left = b"8\r\nepoch 1\n\r\n", threading.Event()
+
+    def silent(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(said)
+        handler.connection.settimeout(60)
+        if handler.connection.recv(1) == b"":
+            left.set()
+
+    service.answers["api/jobs/train-1/logs"] = (200, silent)
+    with lab.http.stream("GET", "/gpucloud/api/jobs/train-1/logs?follow=1") as answer:
+        assert next(answer.iter_lines()) == "epoch 1"
+        assert not left.is_set()
+    assert left.wait(30)
+
+
+@pytest.mark.parametrize("script", ["a\0b.py", "x" * 300 + ".py"])
+def test_a_script_that_no_disk_can_have_is_refused(tmp_path: Path, script: str) -> None:
+    with pytest.raises(LabError, match="cannot be opened") as caught:
+        launch_from(tmp_path, {"script": script})
+    assert caught.value.status == 400
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
@@ -145,6 +189,27 @@ async def test_a_service_that_is_away_is_said(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(LabError, match="cannot be reached"):
         client.service().request("GET", "api/usage")
     assert "cannot be reached" in (await Bill({}).read())["service"]
+
+
+async def test_several_pages_may_ask_at_once_what_it_costs(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUCLOUD_API_URL", service.url)
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", SERVICE_TOKEN)
+    bill = Bill({"HOSTNAME": "jupyter-ada", "JUPYTERHUB_SERVER_NAME": "train"})
+    for told in await asyncio.gather(*(bill.read() for _ in range(5))):
+        assert status(told, datetime.now(UTC), {})["cost_so_far"] == "1.23"
+    assert len(service.asked) == 1
+
+
+async def test_tokens_go_through_no_proxy(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    asked = client.Client(service.url, SERVICE_TOKEN, "The service")
+    assert asked.request("GET", "api/usage") == USAGE
+    assert await asked.request_async("GET", "api/usage") == USAGE
 
 
 def test_the_document_and_the_table_tell_the_same(lab: Lab) -> None:

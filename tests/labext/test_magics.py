@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from gpucloud_labext.magics.chart import bars, nice_top
+from gpucloud_labext.magics.command import Context
 from gpucloud_labext.magics.commands import COMMANDS
+from gpucloud_labext.magics.dispatch import dispatch
 from gpucloud_labext.magics.show import duration, hours, size
 
 from .lab import Kernel, Lab, Service
@@ -98,6 +102,23 @@ def test_help_lists_every_command_and_explains_each(kernel: Kernel) -> None:
         assert "examples:" in told and command.examples[0] in told
         assert shown(kernel, f"%gpucloud {name} --help")["text/plain"] == told
     assert shown(kernel, "%gpucloud")["text/plain"] == listed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_the_help_can_be_pasted_as_they_are(name: str) -> None:
+    ran: list[argparse.Namespace] = []
+    for line in COMMANDS[name].examples:
+        words = line.partition("gpucloud ")[2]
+        seen = replace(COMMANDS[name], run=lambda options, _: ran.append(options))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(COMMANDS, name, seen)
+            dispatch(words, Context(cell="1" if line.startswith("%%") else None))
+    assert len(ran) == len(COMMANDS[name].examples)
+
+
+def test_what_is_quoted_is_no_comment(kernel: Kernel) -> None:
+    told = kernel.run("%gpucloud help 'a # b'  # c")
+    assert any("There is no %gpucloud a # b." in str(content) for _, content in told)
 
 
 @pytest.mark.parametrize(
