@@ -22,6 +22,7 @@ from .manifest import File, inside
 
 IGNORE_FILES = (".gitignore", ".gpucloudignore")
 NEVER = {".git", ".hg", ".svn", "__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".ruff_cache"}
+NEVER |= {"lost+found"}  # of the file system, at the top of a volume: nobody but root reads it
 MIB = 2**20
 MAX_BYTES = 200 * MIB
 MAX_FILES = 20_000
@@ -59,7 +60,10 @@ def capture(root: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) 
         if entry.is_symlink():
             links.append(File(path, target=_link(root, path)))
             continue
-        seen = entry.stat()
+        try:
+            seen = entry.stat()
+        except FileNotFoundError:
+            continue  # deleted since it was listed
         if not stat.S_ISREG(seen.st_mode):
             skipped.append(path)
             continue
@@ -93,7 +97,7 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         own = _rules_of(root / folder)
         # a path is matched relative to where its rules stand
         here = [*rules, (f"{root / folder}/".replace("//", "/"), own)] if own else rules
-        for entry in sorted(os.scandir(root / folder), key=lambda e: e.name):
+        for entry in _listed(root / folder):
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name in NEVER or (hidden and not folder and _is_private(entry.name)):
                 continue
@@ -104,6 +108,15 @@ def _walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 todo.append((path, here))
             else:
                 yield path, entry
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in the order of names. Raises LabError."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def _is_private(name: str) -> bool:
@@ -162,12 +175,16 @@ def hash_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise LabError(
-            400,
-            "unreadable",
-            f"{path} cannot be read ({error.strerror}). Name it in .gpucloudignore if the job "
-            "does not need it.",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> LabError:
+    return LabError(
+        400,
+        "unreadable",
+        f"{path} cannot be read ({error.strerror}). Name it in .gpucloudignore if the job "
+        "does not need it.",
+    )
 
 
 def _refuse_size(found: list[tuple[str, os.stat_result]], total: int, limit: int) -> NoReturn:

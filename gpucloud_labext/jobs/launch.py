@@ -187,8 +187,15 @@ def _ask(client: Client, body: dict[str, Any], say: Callable[[str], None]) -> di
             model: dict[str, Any] = client.request("POST", "api/jobs", json=body)
             return model
         except LabError as error:
-            if wait is None or (error.code not in _AWAY and error.status not in (502, 504)):
+            if wait is None or not _is_away(error):
                 raise
             say("the service does not answer; trying again")
             time.sleep(wait)
     raise AssertionError("not reached")
+
+
+def _is_away(error: LabError) -> bool:
+    """Whether that was no answer of the service's: nobody's, or that of the proxy before it."""
+    # a 503 of the service's own has a code of its own
+    is_proxys = error.status == 503 and error.code == "refused"
+    return is_proxys or error.code in _AWAY or error.status in (502, 504)

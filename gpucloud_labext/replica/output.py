@@ -52,9 +52,12 @@ class Output:
         self._every = every
         self._stdout = stdout or sys.stdout.buffer
         self._lock = threading.Lock()
+        # one at a time: of two that send the same part, the one that knows less might come last
+        self._sending = threading.Lock()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._waiting: list[_Part] = []
-        self._next: int | None = None  # None: the parts that are there are not known yet
+        self._next = 0
+        self._placed = False  # whether the parts that are there are known
 
     # --- writing ---
 
@@ -84,7 +87,7 @@ class Output:
 
     def _append(self, data: bytes) -> None:
         if not self._waiting or len(self._waiting[-1].data) >= PART_BYTES:
-            number = self._waiting[-1].number + 1 if self._waiting else self._next or 0
+            number = self._waiting[-1].number + 1 if self._waiting else self._next
             self._next = number + 1
             self._waiting.append(_Part(number))
             del self._waiting[1 : -_WAITING_PARTS + 1]
@@ -99,22 +102,32 @@ class Output:
             await asyncio.sleep(self._every)
 
     def begin(self) -> None:
-        """Find the place behind what earlier starts of this replica have written."""
+        """Find the place behind what earlier starts of this replica have written.
+
+        A store that is away is asked again before anything is sent: nothing is overwritten.
+        """
         try:
             keys = (entry.key for entry in self._store.entries(folder(self._prefix) + self._label))
             there = parts(self._prefix, keys).get(self._label, [])
         except StoreErrors as error:
-            # its code could not be fetched either: this is told by whoever needs the store most
             log.warning("log parts: %s", words(error))
-            there = []
+            return
         first = there[-1] + 1 if there else 0
         with self._lock:
             for part in self._waiting:
                 part.number += first
-            self._next = first + len(self._waiting)
+            self._next += first
+            self._placed = True
 
     def send(self) -> None:
         """Send what is new. Blocking; what does not get through is tried again the next time."""
+        with self._sending:
+            if not self._placed:
+                self.begin()
+            if self._placed:
+                self._send()
+
+    def _send(self) -> None:
         with self._lock:
             todo = [(p, bytes(p.data)) for p in self._waiting if p.sent < len(p.data)]
         for part, data in todo:

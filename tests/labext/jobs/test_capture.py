@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,24 @@ def test_no_files_are_left_out_and_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as own:
         own.bind(str(tmp_path / "socket"))
         assert capture(tmp_path).skipped == ("pipe", "socket")
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make(tmp_path, "train.py", "lost+found/x", "theirs/x")
+    listing = os.scandir
+
+    def scandir(folder: Path) -> Any:
+        if folder.name in ("lost+found", "theirs"):  # root, as whom tests may run, reads all
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listing(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(LabError, match=r"theirs cannot be read \(Permission denied\)"):
+        capture(root)
+    (root / ".gpucloudignore").write_text("theirs\n")
+    assert names(root) == [".gpucloudignore", "train.py"]
 
 
 def test_the_same_tree_has_the_same_name(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Service(ThreadingHTTPServer):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.away = 0
         self.lost = 0  # answers that never arrive
+        self.down = 0  # so many requests are answered by the proxy before it
         self.archived: dict[str, str] = {}  # jobs that are over: where their logs are
 
 
@@ -47,6 +48,9 @@ class Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(body)
+        if self.server.down:
+            self.server.down -= 1
+            return self.send_error(503)
         if self.server.away:
             self.server.away -= 1
             return self._answer(503, {"code": "starting", "message": "not yet"})
@@ -153,6 +157,14 @@ def test_a_launch_survives_a_restart_of_the_hub_and_starts_one_job(service: Serv
     keys = [asked["idempotency_key"] for asked in service.asked]
     assert len(keys) == 3 and keys[1] == keys[2]
     assert "the service does not answer; trying again" in said
+
+
+def test_a_launch_waits_while_the_proxy_answers_for_the_service(service: Service) -> None:
+    service.down = 2
+    said: list[str] = []
+    launch(Launch(script="train.py"), said.append)
+    assert len(service.asked) == 3 and len(service.jobs) == 1
+    assert said.count("the service does not answer; trying again") == 2
 
 
 def test_a_cell_is_the_script(service: Service, bucket: Store) -> None:

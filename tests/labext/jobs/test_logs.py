@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import textwrap
+import threading
 
 import pytest
 
@@ -74,6 +75,57 @@ def test_a_store_that_is_away_gets_the_lines_later(bucket: Store, prefix: str) -
     output._store = bucket
     output.send()
     assert [line.text for line in Reader(bucket, prefix).new()] == ["before", "meanwhile"]
+
+
+def test_a_store_that_is_away_at_a_restart_keeps_the_log_before_it(
+    bucket: Store, prefix: str
+) -> None:
+    first = Output(bucket, prefix, "worker-0", 1.0, io.BytesIO())
+    first.begin()
+    first.line(b"first start")
+    first.send()
+    again = Output(Store("nowhere", "http://127.0.0.1:1"), prefix, "worker-0", 1.0, io.BytesIO())
+    again._store.entries = _refused  # type: ignore[method-assign, assignment]
+    again.begin()
+    again.line(b"second start")
+    again.send()
+    again._store = bucket
+    again.send()
+    again.line(b"and on")
+    again.send()
+    told = [line.text for line in Reader(bucket, prefix).new()]
+    assert told == ["first start", "second start", "and on"]
+
+
+def test_of_two_that_send_at_once_the_later_one_has_the_last_word(
+    bucket: Store, prefix: str
+) -> None:
+    """The end of a replica does not wait for the thread that sends every second."""
+    output = Output(bucket, prefix, "worker-0", 1.0, io.BytesIO())
+    output.begin()
+    put, slow, go_on = bucket.put, threading.Event(), threading.Event()
+
+    def slowly(key: str, data: bytes, content_type: str = "") -> None:
+        if not slow.is_set():
+            slow.set()
+            go_on.wait(1.0)
+        put(key, data, content_type)
+
+    output._store = Store(bucket.name)
+    output._store.put = slowly  # type: ignore[method-assign]
+    output.line(b"one")
+    every_second = threading.Thread(target=output.send)
+    every_second.start()
+    slow.wait()
+    output.line(b"the last words")
+    at_the_end = threading.Thread(target=output.send)
+    at_the_end.start()
+    at_the_end.join(0.2)  # were it not for the lock, it would be done
+    go_on.set()
+    every_second.join()
+    at_the_end.join()
+    told = [line.text for line in Reader(bucket, prefix).new()]
+    assert told == ["one", "the last words"]
 
 
 def _refused(*_: object, **__: object) -> None:
