@@ -28,6 +28,10 @@ class LaunchRefused(Exception):
     """Kubernetes will never take these objects; the text says why."""
 
 
+class LaunchForbidden(Exception):
+    """Kubernetes does not take these objects now: a quota, a policy; the text says why."""
+
+
 class Actions:
     """The writing side of the cluster, for the jobs of one database."""
 
@@ -38,7 +42,8 @@ class Actions:
         self._site = site
 
     async def launch(self, record: JobRecord, profile: Profile) -> None:
-        """Make what is not there yet. Raises LaunchRefused, or what the client raises."""
+        """Make what is not there yet. Raises LaunchRefused, LaunchForbidden, or what the client
+        raises."""
         try:
             owner = await self._service(record, profile)
             for role in record.spec.roles:
@@ -53,6 +58,8 @@ class Actions:
         except ApiException as error:
             if error.status in (400, 413, 422):
                 raise LaunchRefused(f"Kubernetes refused the job: {_message(error)}") from error
+            if error.status == 403:
+                raise LaunchForbidden(f"Kubernetes does not take it: {_message(error)}") from error
             raise
 
     async def _service(self, record: JobRecord, profile: Profile) -> str:

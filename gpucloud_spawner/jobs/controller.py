@@ -22,7 +22,7 @@ from ..model.gpus import Inventory, Request, judge
 from ..model.job_record import Failure, JobRecord
 from ..model.pods import Pod, is_scheduled, unschedulable_reason
 from ..model.profiles import Profile
-from .actions import Actions, LaunchRefused, lingering
+from .actions import Actions, LaunchForbidden, LaunchRefused, lingering
 from .manifests import Site, job_name
 from .metrics import JobMetrics
 from .objects import JobObjects, ObjectsByJob
@@ -204,9 +204,20 @@ class JobController:
             await self._actions.launch(record, profile)
         except LaunchRefused as error:
             return await self._end(record, Outcome("failed", str(error)), JobObjects())
+        except LaunchForbidden as error:
+            return await self._put_off(record, str(error))
         now = await self._in_thread(self._store.now)
-        await self._update(record, launched_at=now)
+        await self._update(record, launched_at=now, incomplete_at=None)
         return 0
+
+    async def _put_off(self, record: JobRecord, why: str) -> float | None:
+        """Try again later to launch a job, as long as its first replicas may wait for the rest."""
+        now: int = await self._in_thread(self._store.now)
+        since = record.incomplete_at or now
+        if now - since >= record.spec.gang_seconds:
+            return await self._end(record, Outcome("failed", why), JobObjects())
+        await self._update(record, reason=why, incomplete_at=since)
+        return self._settings.words
 
     async def _update(self, record: JobRecord, **changes: Any) -> JobRecord | None:
         """Store what differs; None where the row was changed meanwhile."""

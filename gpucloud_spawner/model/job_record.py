@@ -57,8 +57,8 @@ class JobRecord:
     """A job as it is stored. Times are seconds since 1970 (UTC); None: not yet.
 
     ``launched_at``: all its objects were made; they are never made again. ``incomplete_at``: since
-    then some replicas hold machines while others are not there. ``closed_at``: over, and none of
-    its objects is left.
+    then some replicas hold machines while others are not there, or may not even be made.
+    ``closed_at``: over, and none of its objects is left.
     """
 
     id: str

@@ -7,7 +7,10 @@ import time
 from dataclasses import replace
 
 import pytest
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import ApiClient, BatchV1Api, Configuration
 
+from gpucloud_spawner.localcluster.apiserver import APIServer
 from gpucloud_spawner.model.job_record import JobRecord
 from gpucloud_spawner.model.profiles import Image
 from tests.localcluster.support import pod as plain_pod
@@ -248,6 +251,31 @@ async def test_a_cluster_that_is_away_is_waited_for(world: World) -> None:
     finally:
         world.client.configuration.host = real
     assert (await world.over(second)).state == "succeeded"
+
+
+async def test_a_cluster_that_forbids_a_job_is_quoted_and_not_asked_for_ever(
+    world: World, apiserver: APIServer
+) -> None:
+    controller = await world.start()
+    settings = Configuration()
+    await config.load_kube_config(str(apiserver.kubeconfig), client_configuration=settings)
+    settings.cert_file = settings.key_file = None  # as nobody, who may not make Jobs
+    settings.api_key = {}
+    allowed = controller._actions._batch
+    async with ApiClient(settings) as nobody:
+        controller._actions._batch = BatchV1Api(nobody)
+        waits, fails = world.submit(worker=1), world.submit(worker=1, gang_seconds=1)
+        waiting = await world.until(waits, lambda r: r.reason)
+        assert waiting.state == "queued"
+        assert waiting.reason.startswith("Kubernetes does not take it: jobs.batch ")
+        assert "cannot create" in waiting.reason
+        over = await world.over(fails)
+        assert (over.state, over.reason[:27]) == ("failed", "Kubernetes does not take it")
+        controller._actions._batch = allowed
+    over = await world.over(waits)  # a quota may grow
+    assert (over.state, over.reason) == ("succeeded", "")
+    await world.until(fails, lambda r: r.closed_at is not None)
+    assert await world.items("services", fails) == []
 
 
 async def test_with_kueue_jobs_are_made_suspended_for_its_queue(world: World) -> None:
