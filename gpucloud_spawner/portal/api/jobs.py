@@ -7,6 +7,7 @@ all. A job that one may not see is answered like one that there is not.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -28,6 +29,8 @@ from ...model.profiles import Profile
 from ..errors import PortalError
 from ..handler import Handler
 from .s3 import MANAGES_USERS, in_words
+
+log = logging.getLogger(__name__)
 
 S3_SECONDS = 15.0
 MAX_TAIL = 100_000
@@ -246,6 +249,10 @@ class Logs(JobHandler):
                 await self.flush()
         except StreamClosedError:
             return  # the client has gone
+        except Exception as error:  # noqa: BLE001 - the border of the request
+            log.warning("The log of %s broke off: %r", record.id, error)
+            # too late for an error: a log that ends early must not look complete
+            self.detach().close()
 
     def on_connection_close(self) -> None:
         if self._reading is not None:
