@@ -7,6 +7,7 @@ site may keep on the node, and as an archive in the user's bucket.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -16,6 +17,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,11 +46,14 @@ class Packages:
         if self.folder.is_dir():
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".new-") as name:
+        # the bucket's part in threads, which may still write there when the replica is stopped
+        with tempfile.TemporaryDirectory(
+            dir=self.folder.parent, prefix=".new-", ignore_cleanup_errors=True
+        ) as name:
             made = Path(name) / "packages"
-            if not self._from_bucket(made, output):
+            if not await asyncio.to_thread(self._from_bucket, made, output):
                 await self._pip(made, Path(name) / "requirements.txt", output)
-                self._to_bucket(made, output)
+                await asyncio.to_thread(self._to_bucket, made, output)
             # another replica on this node may have been quicker
             with contextlib.suppress(OSError):
                 made.rename(self.folder)
@@ -81,7 +86,7 @@ class Packages:
             self._store.get_file(key, archive)
             with tarfile.open(archive) as tar:
                 tar.extractall(made, filter="data")
-        except (*StoreErrors, tarfile.TarError) as error:
+        except (*StoreErrors, tarfile.TarError, EOFError, zlib.error) as error:
             # only a cache: pip can do it as well
             output.say(f"the cached packages cannot be used: {error}")
             shutil.rmtree(made, ignore_errors=True)

@@ -26,7 +26,9 @@ from .script import Script
 
 CHECKPOINT_EVERY, LOGS_EVERY = 1.0, 3.0  # seconds
 _SERVER_GRACE = 2.0  # a parameter server has nothing to save
-_LEAD_GONE = 30.0  # how long a finished member waits for a lead that does not answer
+# How long a finished member waits for a lead that does not answer: without it, a lead that starts
+# again would never have its gang together.
+_LEAD_GONE = 120.0
 _PORT_FREE = 10.0  # how long the port of an ended script may take to become free
 _STORE_BACK = 60.0
 
@@ -246,7 +248,9 @@ class Supervisor:
             self._output.say(f"the script ended with exit code {code}")
         self._gang.report("failed" if code else "done")
         waited = 0.0
-        limit = self._replica.gang_seconds if code else _LEAD_GONE
+        limit = self._replica.gang_seconds
+        if not code:
+            limit = min(limit, _LEAD_GONE)
         while waited < limit:
             try:
                 command = (await self._gang.next(1.0))["do"]

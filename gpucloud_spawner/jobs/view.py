@@ -69,7 +69,7 @@ def look(record: JobRecord, objects: JobObjects) -> View:
         outcome=_outcome(record, jobs, replicas, stories),
         missing=tuple(role for role, job in jobs.items() if job is None),
         suspended=any(job["spec"].get("suspend") for job in found),
-        incomplete=_is_incomplete(replicas, pods),
+        incomplete=_is_incomplete(record, replicas, pods),
         pods=pods,
     )
 
@@ -160,8 +160,12 @@ def _state(record: JobRecord, replicas: tuple[Replica, ...], pods: Mapping[Place
     return "queued"
 
 
-def _is_incomplete(replicas: tuple[Replica, ...], pods: Mapping[Place, Pod]) -> bool:
-    lacking = any(r.state not in ("running", "succeeded") for r in replicas)
+def _is_incomplete(
+    record: JobRecord, replicas: tuple[Replica, ...], pods: Mapping[Place, Pod]
+) -> bool:
+    # nobody who trains waits for an evaluator: one that is lost must not end the training
+    spared = "evaluator" if record.started_at is not None else ""
+    lacking = any(r.state not in ("running", "succeeded") for r in replicas if r.role != spared)
     # one that only starts holds its GPUs, too
     held = (pod for pod in pods.values() if is_scheduled(pod) and _phase(pod) not in _OVER)
     return lacking and next(held, None) is not None

@@ -145,6 +145,12 @@ def test_a_pod_that_is_gone_lacks() -> None:
     assert look(record(started=5, worker=2), objects(pod("worker", 0))).incomplete
 
 
+def test_training_that_runs_does_not_depend_on_an_evaluator() -> None:
+    held = objects(pod("worker", 0), pod("evaluator", 0, "Pending", node=""))
+    assert look(record(worker=1, evaluator=1), held).incomplete  # all or nothing, at first
+    assert not look(record(started=5, worker=1, evaluator=1), held).incomplete
+
+
 def test_who_holds_nothing_may_wait() -> None:
     waiting = [pod("worker", n, "Pending", node="") for n in range(2)]
     view = look(record(worker=2), objects(*waiting))
