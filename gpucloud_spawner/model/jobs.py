@@ -47,8 +47,10 @@ _ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 # Whose bucket, whose key, which GPUs and which place in the job is not the user's to say.
 RESERVED_PREFIXES = (
+    "AMD_VISIBLE_",
     "AWS_",
     "GPUCLOUD_",
+    "HABANA_VISIBLE_",
     "JOB_COMPLETION_",
     "JUPYTERHUB_",
     "KUBERNETES_",

@@ -199,6 +199,10 @@ def test_code_that_is_not_there_is_told_with_the_replica(ask: Ask) -> None:
     assert found["failure"]["exit_code"] == 80
     assert found["name"] == "nothing"
     assert found["replicas"][0]["state"] == "failed"
+    path = f"api/jobs/{found['id']}"
+    lines = {who: ask(who, path).json()["failure"]["lines"] for who in ("ann", "admin", "auditor")}
+    assert lines["ann"] == lines["admin"] and "could not be fetched" in lines["ann"][-1]
+    assert lines["auditor"] == []  # who may not read the log
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from tornado.iostream import StreamClosedError
@@ -68,7 +69,13 @@ class JobHandler(Handler):
     async def described(self, records: Collection[JobRecord]) -> list[dict[str, Any]]:
         settings = self.portal.settings
         bills = await self.in_thread(self.portal.job_records.bills, records, digits=settings.digits)
-        return [job_json(r, bills[r.id], settings.currency) for r in records]
+        return [job_json(self._told(r), bills[r.id], settings.currency) for r in records]
+
+    def _told(self, record: JobRecord) -> JobRecord:
+        """Without the last lines of a log that the caller may not read."""
+        if record.failure is None or self.rules_all or self.is_mine(record):
+            return record
+        return replace(record, failure=replace(record.failure, lines=()))
 
 
 class Jobs(JobHandler):
