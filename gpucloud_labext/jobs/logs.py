@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .job import Job
 
 POLL_SECONDS = 1.0
+QUIET_LOOKS = 3
+LAST_WORDS_SECONDS = 30.0
 _REPLICA = re.compile(r"[a-z]+-[0-9]{1,4}", re.ASCII)
 _PREFIXED = re.compile(r"\[([a-z]+-[0-9]+)\] (.*)", re.DOTALL)
 
@@ -94,6 +96,8 @@ def _from_bucket(job: Job, store: Store, replica: str | None, follow: bool) -> I
                 ) from error
             over = False
         if over:
+            if follow and job.model["state"] == "stopped":
+                yield from _last_words(reader)
             yield from reader.rest()
             return
         if job.model["state"] == "queued" and job.reason not in ("", waits):
@@ -105,6 +109,20 @@ def _from_bucket(job: Job, store: Store, replica: str | None, follow: bool) -> I
         except LabError as error:
             if error.status < 500:
                 raise
+
+
+def _last_words(reader: Reader) -> Iterator[Line]:
+    """A stopped job is over before its replicas are: what they send within their grace time."""
+    until = time.monotonic() + LAST_WORDS_SECONDS
+    quiet = 0
+    while quiet < QUIET_LOOKS and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+        try:
+            lines = [*reader.new()]
+        except StoreErrors:
+            return  # what was told so far is what there is
+        quiet = 0 if lines else quiet + 1
+        yield from lines
 
 
 class Reader:
