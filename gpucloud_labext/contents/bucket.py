@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
@@ -245,8 +245,13 @@ class Bucket:
         )
         return answer["UploadId"]
 
-    def put_part(self, relative: str, upload: str, number: int, data: bytes) -> str:
-        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+    def put_part(self, relative: str, upload: str, number: int, data: BinaryIO) -> str:
+        """``data``: a file at its beginning, which can be read more than once."""
+        md5 = hashlib.md5(usedforsecurity=False)
+        while block := data.read(MIB):
+            md5.update(block)
+        data.seek(0)
+        digest = base64.b64encode(md5.digest()).decode()
         answer = self.client.upload_part(
             Bucket=self.name,
             Key=self.key(relative),
