@@ -1,8 +1,9 @@
 """Free ports for servers that must be told theirs before they start.
 
 From below the range from which the system gives ports to outgoing connections and to servers on
-port 0: one of those would take a free port before the server that it was meant for. Test processes
-that run beside each other take theirs from different parts.
+port 0: one of those would take a free port before the server that it was meant for. And from below
+the ports of jobs, which share the machine's network on the local cluster. Test processes that run
+beside each other take theirs from different parts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-_FIRST, _LAST = 12_000, 32_000
+from gpucloud_spawner.model.jobs import FIRST_PORT
+
+_FIRST, _LAST = 12_000, FIRST_PORT
 _PARTS = 20
 _SYSTEM = Path("/proc/sys/net/ipv4/ip_local_port_range")
 

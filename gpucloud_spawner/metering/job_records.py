@@ -109,8 +109,10 @@ class JobRecords:
         last = connection.execute(
             select(JOB.c.port, JOB.c.ports).order_by(JOB.c.id.desc()).limit(1)
         ).first()
-        # one after the other: replicas of jobs that run at the same time may share a network
-        port = FIRST_PORT if last is None else last.port + last.ports
+        # One after the other: replicas of jobs that run at the same time may share a network. The
+        # first one anywhere: jobs of another gpucloud may be in the same network, too.
+        anywhere = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT)
+        port = anywhere if last is None else last.port + last.ports
         if port + ports > LAST_PORT:
             port = FIRST_PORT
         values: dict[str, Any] = {

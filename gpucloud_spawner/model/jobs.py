@@ -60,8 +60,9 @@ RESERVED_NAMES = ("TF_CONFIG", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE
 _MAX_TEXT = 32 * 1024  # of the command, and of all variables
 _MAX_ENV = 100
 _MIN_MEMORY = 16 * 2**20
-# Below the ports that systems give out by themselves (from 32768).
-FIRST_PORT, LAST_PORT = 12000, 32000
+# Below the ports that systems give out by themselves (from 32768), above those that servers are
+# usually told to have.
+FIRST_PORT, LAST_PORT = 22000, 32000
 
 
 class JobError(ValueError):

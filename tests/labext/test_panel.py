@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,8 +157,9 @@ def watch(page: Page) -> list[str]:
 
 
 def open_lab(page: Page, lab: Lab) -> Locator:
-    """The panel, opened from the status bar."""
-    page.goto(lab.page("lab"))
+    """The panel, opened from the status bar, in a workspace of its own: one that another test has
+    used would bring its folder and tabs back, at any moment of this one."""
+    page.goto(lab.page(f"lab/workspaces/{uuid.uuid4().hex}"))
     page.get_by_role("button", name="GPU 70.1 / 80 GiB").click()
     return page.get_by_role("region", name="GPU Cloud", exact=True)
 

@@ -70,12 +70,18 @@ def test_a_single_replica_gets_no_cluster(make_job: Make) -> None:
 def test_every_replica_gets_its_place_in_the_cluster(make_job: Make) -> None:
     # servers wait, as TensorFlow's do; the chief's end is theirs
     script = SHOW + textwrap.dedent("""
-        import sys, time
-        role = os.environ["GPUCLOUD_ROLE"]
-        time.sleep(1000 if role in ("worker", "ps") else 0)
+        import pathlib, sys, time
+        sys.stdout.flush()
+        if os.environ["GPUCLOUD_ROLE"] in ("worker", "ps"):
+            time.sleep(1000)
+        while not (pathlib.Path(os.environ["HOME"]).parent / "end").exists():
+            time.sleep(0.05)
     """)
     roles = {"chief": 1, "worker": 2, "ps": 1, "evaluator": 1}
     job = make_job(script, roles=roles)
+    for replica in job.replicas.values():
+        replica.said("WORLD_SIZE")
+    (job.folder / "end").touch()
     assert [job[label].wait() for label in job.replicas] == [0, 0, 0, 0, 0]
     cluster = {
         role: [f"127.0.0.1:{job.ports[f'{role}-{n}']}" for n in range(count)]
@@ -127,8 +133,10 @@ folder = pathlib.Path(os.environ["GPUCLOUD_CHECKPOINT_DIR"])
 index = folder / "checkpoint"
 first = int(index.read_text()) + 1 if index.exists() else 0
 label = os.environ["GPUCLOUD_REPLICA"]
-print("from", first, "restart", os.environ["GPUCLOUD_RESTART"], flush=True)
-for step in range(first, 16):
+restart = int(os.environ["GPUCLOUD_RESTART"])
+print("from", first, "restart", restart, flush=True)
+# the first time it goes on until somebody is lost
+for step in range(first, first + 5 if restart else 10_000):
     time.sleep(0.2)
     if label == "{writer}":
         (folder / f"ckpt-{{step}}.data-00000-of-00001").write_text(str(step))
@@ -140,9 +148,17 @@ for step in range(first, 16):
 """
 
 
-def test_a_lost_worker_comes_back_and_all_go_on_from_the_checkpoint(make_job: Make) -> None:
+def train(make_job: Make) -> Job:
+    """A job whose replicas have all begun, so that one of them can be lost; the bucket knows."""
     job = make_job(STEPS.format(writer="worker-0"), roles={"worker": 2})
     wait_for(lambda: "checkpoint" in job.keys("checkpoints/"), "a checkpoint")
+    for label in job.replicas:
+        wait_for(lambda label=label: "from 0" in job.log(label), f"the first line of {label}")
+    return job
+
+
+def test_a_lost_worker_comes_back_and_all_go_on_from_the_checkpoint(make_job: Make) -> None:
+    job = train(make_job)
     job["worker-1"].kill()
     assert job["worker-1"].wait() == -signal.SIGKILL
     job["worker-1"].start()
@@ -157,8 +173,7 @@ def test_a_lost_worker_comes_back_and_all_go_on_from_the_checkpoint(make_job: Ma
 
 
 def test_the_lead_is_lost_and_comes_back(make_job: Make) -> None:
-    job = make_job(STEPS.format(writer="worker-0"), roles={"worker": 2})
-    wait_for(lambda: "checkpoint" in job.keys("checkpoints/"), "a checkpoint")
+    job = train(make_job)
     job["worker-0"].kill()
     assert job["worker-0"].wait() == -signal.SIGKILL
     job["worker-0"].start()

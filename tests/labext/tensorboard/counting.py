@@ -45,9 +45,10 @@ class CountingProxy:
                 self.wfile.write(whole)
                 path = self.path.partition("?")[0]
                 while self.command != "HEAD" and (block := answer.read(BLOCK)):
-                    self.wfile.write(block)
+                    # before it is sent: whoever has it may ask for the sum at once
                     if "list-type" not in self.path:
                         proxy.bytes_of[path] = proxy.bytes_of.get(path, 0) + len(block)
+                    self.wfile.write(block)
 
             do_GET = do_HEAD = do_PUT = do_POST = pass_on
 
