@@ -10,7 +10,6 @@ import base64
 import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -292,22 +291,6 @@ def skip(body: Any, count: int) -> None:
         if not block:
             raise StoreError("the object is shorter than it was")
         count -= len(block)
-
-
-def fan_out(function: Any, items: Sequence[Any]) -> None:
-    """Call ``function`` for every item, a few at a time; the first error ends it and is raised."""
-    if len(items) < 2:
-        for item in items:
-            function(item)
-        return
-    with ThreadPoolExecutor(min(FAN_OUT, len(items)), "s3-folder") as pool:
-        futures = [pool.submit(function, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def folder_of(relative: str) -> str:

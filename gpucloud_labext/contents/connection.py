@@ -14,7 +14,7 @@ import botocore.utils
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from ..s3.keys import KeyFile, Keys
+from ..s3.keys import KeyFile, Keys, session_arguments
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -85,7 +85,7 @@ class Connection:
         if own.boto3_session is not None:
             session = own.boto3_session
         else:
-            session = boto3.Session(**_as_session(self._keys()))
+            session = boto3.Session(**session_arguments(self._keys()))
             # botocore's own parser takes a third of the time of a big listing
             session._session.get_component("response_parser_factory").set_parser_defaults(
                 timestamp_parser=parse_time
@@ -128,13 +128,6 @@ class Connection:
         elif own.signature_version:
             options["signature_version"] = own.signature_version
         return Config(**options)
-
-
-def _as_session(keys: Keys | None) -> dict[str, Any]:
-    if keys is None:
-        return {}
-    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-    return dict(zip(names, keys, strict=True))
 
 
 def parse_time(value: Any) -> datetime.datetime:

@@ -22,8 +22,9 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from tornado.web import HTTPError
 
+from ..s3.parallel import for_each
 from . import models
-from .bucket import MIB, Bucket, Entry, StoreError, fan_out
+from .bucket import FAN_OUT, MIB, Bucket, Entry, StoreError
 from .paths import KEEP, safe_relative
 
 TRANSFER = TransferConfig(
@@ -70,7 +71,7 @@ class Moves:
             raise HTTPError(404, f"No such file or directory: {source.key!r}")
         self._remember(token, planned)
         todo = [(entry, key) for entry, key in plan if key not in there]
-        fan_out(lambda step: target.bucket.copy(source.bucket, *step), todo)
+        for_each(lambda step: target.bucket.copy(source.bucket, *step), todo, FAN_OUT)
         changed = delete_checked(source, [entry for entry, _ in plan])
         self._interrupted.pop(token, None)
         if changed:
@@ -104,7 +105,7 @@ def copy(source: Place, target: Place) -> None:
     if not plan:
         raise HTTPError(404, f"No such file or directory: {source.key!r}")
     try:
-        fan_out(lambda step: target.bucket.copy(source.bucket, *step), plan)
+        for_each(lambda step: target.bucket.copy(source.bucket, *step), plan, FAN_OUT)
     except BaseException:
         take_back(target.bucket, [key for _, key in plan])
         raise
@@ -180,7 +181,7 @@ def upload(root: Path, target: Place, move: bool) -> str | None:
     """Copy or move from the disk to S3; the name of a file that changed meanwhile, if any."""
     files, folders = local_files(root)
     try:
-        fan_out(lambda file: _upload_file(file, target), files)
+        for_each(lambda file: _upload_file(file, target), files, FAN_OUT)
         for folder in folders:
             if not any(folder.iterdir()):
                 relative = folder.relative_to(root).as_posix()
@@ -237,7 +238,7 @@ def download(source: Place, target: Path, move: bool) -> str | None:
     work = Path(tempfile.mkdtemp(prefix=".gpucloud-", dir=target.parent))
     try:
         made = work / "copy"
-        fan_out(lambda entry: _download_file(source, entry, made), entries)
+        for_each(lambda entry: _download_file(source, entry, made), entries, FAN_OUT)
         if os.path.lexists(target):
             raise HTTPError(409, f"There is already something at {target.name!r}")
         made.rename(target)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import APIHandler
-from tornado.web import HTTPError, authenticated
+from tornado.web import authenticated
 
 from ..errors import LabError
+from .errors import ErrorsOfGPUCloud
 
 if TYPE_CHECKING:
     from ..extension import GPUCloudExtension
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 * 1024
 
 
-class Handler(APIHandler):
+class Handler(ErrorsOfGPUCloud, APIHandler):
     """A verb of it needs a logged-in user; all but GET need an `_xsrf` token, too.
 
     jupyter-server's own APIHandler checks `_xsrf` and, for `authorized` handlers, asks the
@@ -91,17 +91,5 @@ class Handler(APIHandler):
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(value, ensure_ascii=False))
 
-    def log_exception(self, kind: Any, value: Any, trace: Any) -> None:
-        if isinstance(value, LabError):
-            self.log.info("%s %.200s: %.300s", self.request.method, self.request.path, value)
-        else:
-            super().log_exception(kind, value, trace)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = kwargs.get("exc_info", (None, None, None))[1]
-        if not isinstance(error, LabError):
-            words = http.client.responses.get(status_code, "Error")
-            if isinstance(error, HTTPError) and error.log_message and status_code < 500:
-                words = error.log_message % error.args  # as tornado itself
-            error = LabError(status_code, words.lower().replace(" ", "_")[:40], f"{words}.")
+    def write_refusal(self, error: LabError) -> None:
         self.write_json(error.as_data(), error.status)

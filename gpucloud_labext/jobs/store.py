@@ -6,11 +6,9 @@ Blocking; safe to use from several threads. The file browser's drive has a clien
 
 from __future__ import annotations
 
-import configparser
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +18,8 @@ import boto3
 from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from ..s3.keys import KeyFile, session_arguments
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -71,14 +71,14 @@ class Store:
     @property
     def client(self) -> S3Client:
         """Made anew when the mounted credentials file has changed: keys may be rotated."""
-        path = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
-        stamp = _stamp(path)
+        file = KeyFile.of_environment()
+        stamp = file.stamp() if file else None
         with self._lock:
             if self._client is None or stamp != self._made_for:
-                self._client, self._made_for = self._connect(path), stamp
+                self._client, self._made_for = self._connect(file), stamp
             return self._client
 
-    def _connect(self, path: str | None) -> S3Client:
+    def _connect(self, file: KeyFile | None) -> S3Client:
         config: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
@@ -91,7 +91,7 @@ class Store:
         if self._endpoint:
             config["s3"] = {"addressing_style": "path"}  # bucket names are hosts only at AWS
         # the variables keep the keys of the pod's start, the file has those of today
-        session = boto3.Session(**(_read_keys(path) if path else {}))
+        session = boto3.Session(**session_arguments(file.read() if file else None))
         client: S3Client = session.client(
             "s3",
             endpoint_url=self._endpoint or None,
@@ -108,7 +108,7 @@ class Store:
             with self.client.get_object(Bucket=self.name, Key=key)["Body"] as body:
                 return body.read()
         except ClientError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return None
             raise
 
@@ -120,7 +120,7 @@ class Store:
         try:
             answer = self.client.get_object(Bucket=self.name, Key=key, Range=f"bytes={start}-")
         except ClientError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return None
             if error.response.get("Error", {}).get("Code") in ("InvalidRange", "416"):
                 return b""
@@ -144,7 +144,7 @@ class Store:
         try:
             self.client.head_object(Bucket=self.name, Key=key)
         except ClientError as error:
-            if _is_missing(error):
+            if is_missing(error):
                 return False
             raise
         return True
@@ -164,21 +164,11 @@ class Store:
             self.client.delete_objects(Bucket=self.name, Delete={"Objects": objects, "Quiet": True})
 
 
-def in_parallel(function: Any, items: list[Any]) -> None:
-    """Call ``function(item)`` for each, a few at a time; the first error ends it and is raised."""
-    with ThreadPoolExecutor(min(THREADS, max(1, len(items))), "gpucloud-s3") as pool:
-        futures = [pool.submit(function, item) for item in items]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
 def is_missing(error: BaseException) -> bool:
     """Whether ``error`` says that there is no such object."""
-    return isinstance(error, ClientError) and _is_missing(error)
+    if not isinstance(error, ClientError):
+        return False
+    return error.response.get("Error", {}).get("Code") in _MISSING
 
 
 def words(error: BaseException) -> str:
@@ -187,26 +177,3 @@ def words(error: BaseException) -> str:
         said = error.response.get("Error", {})
         return f"the S3 store refused it ({said.get('Code', '')}: {said.get('Message', '')})"
     return f"the S3 store cannot be reached ({type(error).__name__})"
-
-
-def _is_missing(error: ClientError) -> bool:
-    return error.response.get("Error", {}).get("Code") in _MISSING
-
-
-def _stamp(path: str | None) -> object:
-    try:
-        seen = Path(path or "").stat() if path else None
-    except OSError:
-        return None
-    return seen and (seen.st_ino, seen.st_mtime_ns, seen.st_size)
-
-
-def _read_keys(path: str) -> dict[str, Any]:
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(Path(path).read_text())
-        section = parser[os.environ.get("AWS_PROFILE") or "default"]
-        names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-        return {name: section[name] for name in names if name in section}
-    except (OSError, KeyError, configparser.Error):
-        return {}

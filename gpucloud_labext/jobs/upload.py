@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LabError
+from ..s3.parallel import for_each
 from .capture import Captured, hash_of
 from .manifest import BLOBS, Manifest, blob_key, key_of
-from .store import Store, StoreErrors, in_parallel, words
+from .store import THREADS, Store, StoreErrors, words
 
 # So many objects are asked for one by one; a listing of the bucket is cheaper for more.
 _ASK_EACH = 64
@@ -34,7 +35,7 @@ def upload(store: Store, captured: Captured, manifest: Manifest) -> Uploaded:
     """Make ``manifest`` complete in the bucket. Raises LabError."""
     try:
         missing = _missing(store, manifest)
-        in_parallel(lambda digest: _send(store, captured, digest), missing)
+        for_each(lambda digest: _send(store, captured, digest), missing, THREADS)
         store.put(key_of(manifest.sha256), manifest.to_json(), "application/json")
     except StoreErrors as error:
         raise LabError(
@@ -57,7 +58,7 @@ def _missing(store: Store, manifest: Manifest) -> list[str]:
         if not store.exists(blob_key(digest)):
             absent.append(digest)
 
-    in_parallel(ask, list(wanted))
+    for_each(ask, list(wanted), THREADS)
     return absent
 
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from ..jobs.store import Entry, Store, StoreErrors, in_parallel, is_missing, words
+from ..jobs.store import THREADS, Entry, Store, StoreErrors, is_missing, words
+from ..s3.parallel import for_each
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class Mirror:
             if name not in indexes
             and (self._grows or final or _WHOLE.search(name) or stamp[1] < quiet)
         ]
-        in_parallel(lambda name: self._send(name, files[name]), todo)
+        for_each(lambda name: self._send(name, files[name]), todo, THREADS)
         if not self._grows and any(self._sent.get(name) != files[name] for name in todo):
             raise Unsettled
         for name in indexes.keys() & changed.keys():
@@ -191,7 +192,7 @@ class Mirror:
             for name, entry in there.items()
             if name not in indexes and self._fetched.get(name) != (entry.size, entry.modified)
         ]
-        in_parallel(self._fetch, todo)
+        for_each(self._fetch, todo, THREADS)
         if self._indexes_there() != indexes:
             raise Unsettled
         for name, data in indexes.items():

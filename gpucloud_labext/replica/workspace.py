@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from ..jobs.manifest import BadManifest, File, Manifest, blob_key, key_of
-from ..jobs.store import Store, StoreErrors, in_parallel, words
+from ..jobs.store import THREADS, Store, StoreErrors, words
+from ..s3.parallel import for_each
 from .contract import NO_CODE, Failure
 
 _IN_MEMORY = 8 * 2**20
@@ -27,7 +28,7 @@ def fetch(store: Store, sha256: str, folder: Path) -> Manifest:
         folder.mkdir(parents=True)
         for parent in {(folder / file.path).parent for file in manifest.files}:
             parent.mkdir(parents=True, exist_ok=True)
-        in_parallel(lambda file: _fetch(store, file, folder), list(manifest.files))
+        for_each(lambda file: _fetch(store, file, folder), list(manifest.files), THREADS)
     except BadManifest as error:
         raise _failure(str(error)) from error
     except StoreErrors as error:

@@ -51,6 +51,14 @@ class KeyFile:
             return None
 
 
+def session_arguments(keys: Keys | None) -> dict[str, Any]:
+    """For a `boto3.Session`; None leaves the search to boto3 (environment, instance role...)."""
+    if keys is None:
+        return {}
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    return dict(zip(names, keys, strict=True))
+
+
 class FreshVariables:
     """Keeps the key variables of ``environment`` as the file has them, for whatever reads them and
     for processes that are started from here. A key that somebody has set himself is left alone."""

@@ -56,8 +56,11 @@ def drives(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The file browser's folders of buckets: name -> bucket."""
     own = environment.get("GPUCLOUD_S3_BUCKET")
     found = {DRIVE: own} if own else {}
-    teams = json.loads(environment.get("GPUCLOUD_S3_TEAM_BUCKETS") or "{}")
-    return found | {f"{DRIVE}-{team}": bucket for team, bucket in teams.items()}
+    try:
+        teams = json.loads(environment.get("GPUCLOUD_S3_TEAM_BUCKETS") or "{}")
+    except ValueError:  # the own bucket does not suffer from what somebody set there
+        teams = {}
+    return found | {f"{DRIVE}-{team}": str(bucket) for team, bucket in teams.items()}
 
 
 def parse(text: str, environment: Mapping[str, str] = os.environ) -> Place:

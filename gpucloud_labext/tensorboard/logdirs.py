@@ -6,8 +6,6 @@ here starts a process or speaks to S3.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +16,6 @@ from ..errors import LabError
 SCHEME = "s3://"
 MAX_BYTES = 1024  # of a key in S3; a path on a disk may be longer, but none is
 MAX_PART_BYTES = 255  # of a name on a disk, where copies from S3 go, too
-# the mounted drives of the file browser: `s3`, `s3-<team>`
-DRIVE = "s3"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -31,20 +27,6 @@ class LogDir:
     path: Path | None = None
     bucket: str = ""
     prefix: str = ""
-
-
-def own_buckets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Folder of the file browser -> bucket, of what the spawner gave this server."""
-    found = {}
-    if own := environment.get("GPUCLOUD_S3_BUCKET"):
-        found[DRIVE] = own
-    try:
-        teams = json.loads(environment.get("GPUCLOUD_S3_TEAM_BUCKETS") or "{}")
-    except ValueError:
-        teams = {}
-    for team, bucket in teams.items():
-        found[f"{DRIVE}-{team}"] = str(bucket)
-    return found
 
 
 def find(text: str, home: Path, drives: Mapping[str, str]) -> LogDir:

@@ -20,6 +20,7 @@ from traitlets import Bool, Float, Int, Unicode, validate
 from traitlets.config import LoggingConfigurable
 
 from ..errors import LabError
+from ..s3.places import drives
 from . import logdirs
 from .instance import FAILED, STARTING, Instance, Settings
 
@@ -124,8 +125,7 @@ class TensorBoards(LoggingConfigurable):
     async def open(self, text: str) -> tuple[Instance, bool]:
         """The TensorBoard of the log directory ``text``, and whether it is new. A new one is
         still starting. Raises LabError (4xx)."""
-        drives = logdirs.own_buckets()
-        logdir = await asyncio.to_thread(logdirs.find, text, self._home, drives)
+        logdir = await asyncio.to_thread(logdirs.find, text, self._home, drives())
         for instance in self._instances.values():
             if instance.logdir == logdir and instance.state != FAILED:
                 instance.touch()

@@ -8,7 +8,6 @@ by itself must not keep a GPU.
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from tornado.iostream import StreamClosedError
 from yarl import URL
 
 from ..errors import LabError
+from ..handlers.errors import ErrorsOfGPUCloud
 from .instance import RUNNING, Instance
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ STATIC = (".css", ".js", ".svg", ".ttf", ".wasm", ".woff2")
 FRAMES = "frame-ancestors 'self'"
 
 
-class TensorBoardHandler(ProxyHandler):
+class TensorBoardHandler(ErrorsOfGPUCloud, ProxyHandler):
     """`<base_url>/gpucloud/tensorboard/<id>/...`"""
 
     auth_resource = "gpucloud"
@@ -185,19 +185,7 @@ class TensorBoardHandler(ProxyHandler):
 
     # --- errors: pages for people, JSON for programs ---
 
-    def log_exception(self, kind: Any, value: Any, trace: Any) -> None:
-        if isinstance(value, LabError):
-            self.log.info("%s %.200s: %.300s", self.request.method, self.request.path, value)
-        else:
-            super().log_exception(kind, value, trace)
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        error = kwargs.get("exc_info", (None, None, None))[1]
-        if not isinstance(error, LabError):
-            words = http.client.responses.get(status_code, "Error")
-            if isinstance(error, web.HTTPError) and error.log_message and status_code < 500:
-                words = error.log_message % error.args  # as tornado itself
-            error = LabError(status_code, "error", words)
+    def write_refusal(self, error: LabError) -> None:
         self.set_status(error.status)
         self.set_header("Cache-Control", "no-store")
         if "text/html" not in self.request.headers.get("Accept", ""):

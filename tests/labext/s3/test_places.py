@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpucloud_labext.errors import LabError
-from gpucloud_labext.s3.places import Place, parse
+from gpucloud_labext.s3.places import Place, drives, parse
 
 ENVIRONMENT = {
     "GPUCLOUD_S3_BUCKET": "user-ada",
@@ -42,3 +42,11 @@ def test_what_is_no_place(text: str) -> None:
 
 def test_without_a_bucket_s3_is_a_folder_like_others() -> None:
     assert parse("s3/x", {}) == Place("", "s3/x")
+
+
+@pytest.mark.parametrize("teams", ["", "{}", "not json"])
+def test_drives_are_those_of_the_environment(teams: str) -> None:
+    environment = {"GPUCLOUD_S3_BUCKET": "user-ada", "GPUCLOUD_S3_TEAM_BUCKETS": teams}
+    assert drives(environment) == {"s3": "user-ada"}
+    assert drives(ENVIRONMENT) == {"s3": "user-ada", "s3-vision": "team-vision"}
+    assert drives({}) == {}

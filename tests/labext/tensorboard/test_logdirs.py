@@ -104,11 +104,3 @@ def test_whatever_is_asked_for_nothing_outside_is_found(
         assert not {"..", "."} & set(found.prefix.split("/"))
     else:
         assert found.path == home.resolve() or home.resolve() in found.path.parents
-
-
-@pytest.mark.parametrize("given_json", ["", "{}", "not json"])
-def test_buckets_are_those_of_the_environment(given_json: str) -> None:
-    environment = {"GPUCLOUD_S3_BUCKET": "alice", "GPUCLOUD_S3_TEAM_BUCKETS": given_json}
-    assert logdirs.own_buckets(environment) == {"s3": "alice"}
-    environment["GPUCLOUD_S3_TEAM_BUCKETS"] = '{"vision": "team-vision"}'
-    assert logdirs.own_buckets(environment) == DRIVES
