@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..jobs.manifests import POD_SETTINGS
-from ..model.jobs import JobLimits
+from ..model.job_request import JobLimits
 from ..model.profiles import Profile
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from traitlets.config import Config, Configurable, LazyConfigValue, PyFileConfig
 from ..metering.budgets import Budgets
 from ..metering.errors import LedgerError
 from ..metering.observe import GPUResources
-from ..model.jobs import JobLimits
+from ..model.job_request import JobLimits
 from ..model.pricing import parse_price
 from ..model.profiles import parse_profiles
 from ..storage.s3 import S3Provider

@@ -10,18 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpucloud_spawner.model.gpus import Inventory, Node, Request, why_never_together
-from gpucloud_spawner.model.jobs import (
+from gpucloud_spawner.model.job_request import (
     RESERVED_NAMES,
     RESERVED_PREFIXES,
-    ROLES,
-    JobError,
     JobLimits,
-    JobSpec,
-    cluster,
     fingerprint,
     idempotency_key,
-    new_job_id,
     parse_job,
+)
+from gpucloud_spawner.model.jobs import (
+    ROLES,
+    JobError,
+    JobSpec,
+    cluster,
+    new_job_id,
     ports_needed,
     rendezvous,
 )

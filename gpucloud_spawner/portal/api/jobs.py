@@ -19,13 +19,8 @@ from ...metering.budgets import check
 from ...metering.job_records import KeyReused, NewJob
 from ...model.gpus import Request, take_inventory, why_never_together
 from ...model.job_record import JobRecord, job_json
-from ...model.jobs import (
-    JobError,
-    JobSpec,
-    fingerprint,
-    idempotency_key,
-    parse_job,
-)
+from ...model.job_request import fingerprint, idempotency_key, parse_job
+from ...model.jobs import JobError, JobSpec
 from ...model.profiles import Profile
 from ..errors import PortalError
 from ..handler import Handler
