@@ -6,6 +6,7 @@ All names follow from the job's id, so that making them again makes nothing twic
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 POD_SETTINGS = (
     "allow_privilege_escalation",
     "container_security_context",
+    "environment",
     "extra_annotations",
     "extra_labels",
     "extra_pod_config",
@@ -189,7 +191,7 @@ def _pod(record: JobRecord, role: str, site: Site, profile: Profile) -> V1Pod:
         cmd=list(site.command),
         port=record.port,
         image=profile.images[spec.image].image,
-        env=_environment(record, role),
+        env={**_of_site(settings.pop("environment", None)), **_environment(record, role)},
         labels={**more_labels, **marked, labels.ROLE: role},
         annotations={**more_notes, **notes},
         node_selector=selector,
@@ -218,6 +220,16 @@ def _pod(record: JobRecord, role: str, site: Site, profile: Profile) -> V1Pod:
 def _plain(values: Mapping[str, str] | None) -> dict[str, str]:
     """Without KubeSpawner's templates, which are about a server."""
     return {k: v for k, v in (values or {}).items() if "{" not in k + str(v)}
+
+
+def _of_site(environment: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The variables that the site gives to every server: a proxy, a package index. Not those that
+    KubeSpawner makes for one server, by a function or a template."""
+    return {
+        name: copy.deepcopy(value)
+        for name, value in (environment or {}).items()
+        if isinstance(value, dict) or (isinstance(value, str) and "{" not in value)
+    }
 
 
 def _sizes(record: JobRecord, profile: Profile) -> dict[str, Any]:

@@ -46,6 +46,10 @@ class KeyReused(LedgerError):
     """An idempotency key came again with another request."""
 
 
+class TooManyJobs(LedgerError):
+    """The user has as many jobs that are not over as he may have."""
+
+
 @dataclass(frozen=True)
 class NewJob:
     """What is known of a job before it is stored."""
@@ -90,14 +94,20 @@ class JobRecords:
             )
         return _record(row)
 
-    def create(self, new: NewJob) -> tuple[JobRecord, bool]:
-        """Store a job; with a key that was used, what that made, and False. Raises KeyReused."""
+    def create(self, new: NewJob, max_open: int = 0) -> tuple[JobRecord, bool]:
+        """Store a job; with a key that was used, what that made, and False.
+
+        ``max_open``: jobs not yet over that its user may have, this one included; 0: no limit.
+        Raises KeyReused, TooManyJobs.
+        """
         for attempt in range(_TRIES):
             known = self.find_key(new.user, new.idempotency_key, new.fingerprint)
             if known is not None:
                 return known, False
             try:
                 with writing(self._engine).begin() as connection:
+                    if max_open:
+                        _check_open(connection, new.user, max_open)
                     return self._insert(connection, new), True
             except IntegrityError:  # the same key at the same time, or an id that there is
                 if attempt == _TRIES - 1:
@@ -184,6 +194,23 @@ class JobRecords:
                 .values(stop_requested=True, reason=reason, version=JOB.c.version + 1)
             )
 
+    def open_owners(self) -> set[str]:
+        """The users who have jobs that are not over."""
+        query = select(JOB.c.owner).where(JOB.c.state.not_in(OVER)).distinct()
+        with self._engine.connect() as connection:
+            return set(connection.scalars(query))
+
+    def request_stop_of(self, user: str, reason: str) -> list[str]:
+        """`request_stop` for all that a user has; the ids of those that were not yet to end."""
+        query = select(JOB.c.job).where(
+            JOB.c.owner == user, JOB.c.state.not_in(OVER), JOB.c.stop_requested.is_(False)
+        )
+        with self._engine.connect() as connection:
+            jobs = list(connection.scalars(query))
+        for job in jobs:
+            self.request_stop(job, reason)
+        return jobs
+
     def counts(self) -> dict[str, int]:
         """How many jobs there are in every state."""
         query = select(JOB.c.state, func.count()).group_by(JOB.c.state)
@@ -239,6 +266,18 @@ class JobRecords:
         used = {row.group["job"]: Bill(row.gpu_seconds, str(row.cost)) for row in rows}
         nothing = Bill(0, str(to_money(0, digits)))
         return {record.id: used.get(record.id, nothing) for record in records}
+
+
+def _check_open(connection: Connection, user: str, most: int) -> None:
+    query = select(func.count()).where(JOB.c.owner == user, JOB.c.state.not_in(OVER))
+    found = connection.scalar(query) or 0
+    if found >= most:
+        raise TooManyJobs(
+            "too_many_jobs",
+            f"You have {found} jobs that are not over, and may have {most}. Stop one, or wait "
+            "until one ends.",
+            maximum=most,
+        )
 
 
 def _record(row: Mapping[Any, Any]) -> JobRecord:

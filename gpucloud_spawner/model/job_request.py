@@ -61,6 +61,7 @@ class JobLimits:
     """What a site allows; defaults are used where a job says nothing. Times in seconds."""
 
     max_replicas: int = 64
+    max_open: int = 100  # jobs of one user that are not over; 0: no limit
     default_timeout: int = 24 * 3600
     max_timeout: int = 14 * 24 * 3600
     default_gang: int = 600

@@ -33,6 +33,7 @@ from ..metering.meter import Meter, MeterSettings
 from ..metering.metrics import LedgerMetrics
 from ..metering.prices import sync_site_prices
 from ..storage.keys import S3Keys
+from .accounts import Accounts
 from .auth import Teams, make_hub_auth
 from .contract import MAX_BODY_BYTES
 from .errors import PortalError
@@ -237,6 +238,7 @@ class Portal:
                 self.job_records,
                 self.settings.pod_namespace,
                 self.settings.jobs,
+                Accounts(self.hub),
                 leads=lambda: meter.leads,  # of several services, the one that meters
                 inventory=self._inventory,
                 metrics=self.job_metrics,

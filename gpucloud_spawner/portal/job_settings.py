@@ -5,10 +5,13 @@ Read from the same settings of KubeSpawner as notebooks, so that nothing has to 
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from kubespawner.utils import recursive_update
 
 from ..jobs.manifests import POD_SETTINGS
 from ..model.job_request import JobLimits
@@ -17,7 +20,7 @@ from ..model.profiles import Profile
 log = logging.getLogger(__name__)
 
 # In which a setting may stand; what stands in a later one is what holds.
-_SECTIONS = ("KubeSpawner", "GPUCloudSpawner")
+_SECTIONS = ("Spawner", "KubeSpawner", "GPUCloudSpawner")
 _LISTS = (
     "image_pull_secrets",
     "node_affinity_preferred",
@@ -39,6 +42,8 @@ class JobSettings:
     queue: str = ""
     ttl_seconds: int = 60
     cluster_scales_up: bool = False
+    # between two questions whether the owners of open jobs are still users
+    owners_seconds: float = 60.0
 
 
 def pod_settings(value: Value, profile: Profile) -> dict[str, Any]:
@@ -48,7 +53,12 @@ def pod_settings(value: Value, profile: Profile) -> dict[str, Any]:
         setting = None
         for section in _SECTIONS:
             setting = value(section, name, setting)
-        setting = profile.kubespawner_override.get(name, setting)
+        override = profile.kubespawner_override.get(name)
+        if isinstance(override, dict) and isinstance(setting, dict):  # merged, as there
+            setting = copy.deepcopy(setting)
+            recursive_update(setting, override)
+        elif override is not None:
+            setting = override
         if callable(setting):
             log.warning("Jobs cannot use %s: it is a function of a spawner", name)
             continue

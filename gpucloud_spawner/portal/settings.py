@@ -90,6 +90,14 @@ class GPUCloudPortal(Configurable):
         64, min=1, max=1000, help="Replicas of all roles that one job may have. Example: 16."
     ).tag(config=True)
 
+    job_max_open = Integer(
+        100,
+        min=0,
+        help="""
+        Jobs that one user may have that are not over: waiting or running. 0: no limit. Example: 20.
+        """,
+    ).tag(config=True)
+
     job_max_seconds = Integer(
         14 * 24 * 3600,
         min=60,
@@ -213,6 +221,7 @@ def load_settings(config: Config, environment: Mapping[str, str] = os.environ) -
             profiles,
             JobLimits(
                 max_replicas=portal.job_max_replicas,
+                max_open=portal.job_max_open,
                 max_timeout=portal.job_max_seconds,
                 default_timeout=min(portal.job_max_seconds, JobLimits.default_timeout),
             ),

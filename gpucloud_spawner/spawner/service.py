@@ -34,10 +34,9 @@ def add_service(c: Any) -> None:
     )
     hub.extra_user_scopes.update({ACCESS_SCOPE})
     c.GPUCloudSpawner.server_token_scopes = server_token_scopes
-    # groups: who is in a team, and who may see all of its use
-    hub.load_roles.append(
-        {"name": SERVICE, "services": [SERVICE], "scopes": ["list:groups", "read:groups"]}
-    )
+    # groups: who is in a team, and who may see all of its use; names: whose jobs are nobody's
+    scopes = ["list:groups", "read:groups", "read:users:name"]
+    hub.load_roles.append({"name": SERVICE, "services": [SERVICE], "scopes": scopes})
     external = os.environ.get("GPUCLOUD_SERVICE_URL")
     hub.services.append(
         {

@@ -30,7 +30,10 @@ PROFILE = parse_profiles(
             "mem_guarantee": "1G",
             "mem_limit": "8G",
             "price_per_gpu_hour": "2.50",
-            "kubespawner_override": {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+            "kubespawner_override": {
+                "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                "environment": {"NCCL_DEBUG": "WARN"},
+            },
         }
     ]
 )[0]
@@ -68,6 +71,13 @@ def site(profile: Profile = PROFILE, **changes: Any) -> Site:
     config.KubeSpawner.service_account = "hub"
     config.KubeSpawner.extra_labels = {"network": "jobs", "who": "{username}"}
     config.KubeSpawner.gid = lambda spawner: 5
+    config.KubeSpawner.environment = {
+        "https_proxy": "http://proxy:3128",
+        "SEED": "0",
+        "WHO": "{username}",
+        "ROLE": lambda spawner: "mine",
+        "PIP_INDEX_URL": {"valueFrom": {"secretKeyRef": {"name": "index", "key": "url"}}},
+    }
     for name, value in changes.items():
         config.GPUCloudPortal[name] = value
     settings = load_settings(config, {})
@@ -132,6 +142,23 @@ async def test_no_secret_is_in_a_pod_only_its_name(plain: Any) -> None:
     assert env["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "gpucloud-s3-ada"
     assert env["GPUCLOUD_S3_BUCKET"]["valueFrom"]["secretKeyRef"]["name"] == "gpucloud-s3-ada"
     assert env["SEED"]["value"] == "$$(HOME) $$$$"  # Kubernetes makes $(HOME) $$ of it
+
+
+async def test_the_sites_variables_are_in_replicas_too(plain: Any) -> None:
+    pod = plain(kube_job(RECORD, "worker", site(), PROFILE, "u"))["spec"]["template"]["spec"]
+    env = {variable["name"]: variable for variable in pod["containers"][0]["env"]}
+    assert env["https_proxy"]["value"] == "http://proxy:3128"
+    assert env["NCCL_DEBUG"]["value"] == "WARN"  # of the profile, beside those of the site
+    assert env["PIP_INDEX_URL"]["valueFrom"]["secretKeyRef"] == {"name": "index", "key": "url"}
+    assert env["SEED"]["value"] != "0"  # the job's own says otherwise
+    # about one server: a template, a function
+    assert not {"WHO", "ROLE"} & env.keys()
+    assert "NCCL_DEBUG" not in site(replace_override(PROFILE)).pods["gpu"]["environment"]
+
+
+def replace_override(profile: Profile) -> Profile:
+    """Without an override, to see that none has changed the site's own."""
+    return profile.model_copy(update={"kubespawner_override": {}})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, insert, text
 
 from gpucloud_spawner.metering import db
 from gpucloud_spawner.metering.errors import LedgerError
-from gpucloud_spawner.metering.job_records import JobRecords, KeyReused, NewJob
+from gpucloud_spawner.metering.job_records import JobRecords, KeyReused, NewJob, TooManyJobs
 from gpucloud_spawner.metering.tables import INTERVAL, POSITION
 from gpucloud_spawner.model.job_record import Failure, JobRecord, Replica
 from gpucloud_spawner.model.jobs import FIRST_PORT, LAST_PORT, JobSpec
@@ -121,6 +121,25 @@ def test_jobs_that_run_at_the_same_time_have_distinct_ports(engine: Engine) -> N
     with db.writing(engine).begin() as connection:
         connection.execute(text(f"UPDATE gpucloud_jobs SET port = {LAST_PORT - 5}"))
     assert created(records, "round", workers=3).port == FIRST_PORT
+
+
+def test_so_many_jobs_may_a_user_have_open(engine: Engine) -> None:
+    records = JobRecords(engine)
+    first, _ = records.create(new("1"), max_open=2)
+    records.create(new("2"), max_open=2)
+    with pytest.raises(TooManyJobs, match="2 jobs that are not over, and may have 2"):
+        records.create(new("3"), max_open=2)
+    assert records.create(new("1"), max_open=2) == (first, False)  # what is there is no new one
+    records.create(new("3", user="bob"), max_open=2)
+    assert records.open_owners() == {"ada", "bob"}
+    records.update(first, state="failed")
+    third, fresh = records.create(new("3"), max_open=2)
+    assert fresh
+    stopped = records.request_stop_of("ada", "gone")
+    assert third.id in stopped and first.id not in stopped and len(stopped) == 2
+    assert records.request_stop_of("ada", "again") == []
+    found = records.get(third.id)
+    assert found is not None and found.stop_requested and found.reason == "gone"
 
 
 def test_pages_are_the_newest_first_and_lose_nothing(engine: Engine) -> None:

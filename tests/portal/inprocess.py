@@ -32,6 +32,7 @@ from tests.storage import servers
 ACCESS = "access:services!service=gpucloud"
 ADMIN = "custom:gpucloud:admin"
 PREFIX = "/services/gpucloud/"
+OWN_TOKEN = "service"
 
 
 def person(name: str, *groups: str, scopes: tuple[str, ...] = (ACCESS,)) -> dict[str, Any]:
@@ -47,10 +48,14 @@ class Hub:
 
     def __init__(self, people: dict[str, dict[str, Any]], groups: list[dict[str, Any]]) -> None:
         self.people = people  # by token
+        # what the hub gives the service itself
+        people[OWN_TOKEN] = robot("gpucloud", "read:users:name")
         self.groups = groups
+        self.questions = 0  # of the service about itself
 
     async def user(self, request: web.Request) -> web.Response:
         token = request.headers.get("Authorization", "").rpartition(" ")[2]
+        self.questions += token == OWN_TOKEN
         model = self.people.get(token)
         if model is None:
             return web.json_response({"status": 403}, status=403)
@@ -59,8 +64,15 @@ class Hub:
     async def list_groups(self, request: web.Request) -> web.Response:
         return web.json_response({"items": self.groups, "_pagination": {"next": None}})
 
+    async def named(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if not any(m["kind"] == "user" and m["name"] == name for m in self.people.values()):
+            return web.json_response({"status": 404}, status=404)
+        return web.json_response({"kind": "user", "name": name})
+
     async def start(self, stack: AsyncExitStack) -> str:
         application = web.Application()
+        application.router.add_get("/hub/api/users/{name}", self.named)
         application.router.add_get("/hub/api/user", self.user)
         application.router.add_get("/hub/api/groups", self.list_groups)
         runner = web.AppRunner(application)
@@ -148,10 +160,15 @@ class Service:
             server = await stack.enter_async_context(APIServer(self.folder / "apiserver"))
             self.cluster = await stack.enter_async_context(everything(server, self.folder, count=2))
             await stack.enter_async_context(Controllers(self.cluster.client, periods))
-            access = HubAccess(api_url=await self.hub.start(stack), api_token="service")
+            access = HubAccess(api_url=await self.hub.start(stack), api_token=OWN_TOKEN)
             os.environ["KUBECONFIG"] = str(server.kubeconfig)
             port = free_ports()
-            settings = replace(load_settings(self.config, {}), listen=("127.0.0.1", port))
+            settings = load_settings(self.config, {})
+            settings = replace(
+                settings,
+                listen=("127.0.0.1", port),
+                jobs=replace(settings.jobs, owners_seconds=0.5),
+            )
             portal = Portal(settings, access)
             await portal.start()
             stack.push_async_callback(portal.stop)

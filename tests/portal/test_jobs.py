@@ -21,17 +21,19 @@ from gpucloud_spawner.metering.tables import INTERVAL
 from tests.e2e.cloud import wait_for
 
 from .conftest import interval
-from .inprocess import ACCESS, ADMIN, PREFIX, Hub, Service, person, robot, serving
+from .inprocess import ACCESS, ADMIN, OWN_TOKEN, PREFIX, Hub, Service, person, robot, serving
 
 Ask = Callable[..., httpx.Response]
 _keys = itertools.count()
 NO_CODE = "0" * 64
+MAX_OPEN = 3
 # by their tokens
 PEOPLE = {
     "ada": person("ada", "vision"),
     "ann": person("ann"),
     "bob": person("bob"),
     "dora": person("dora", "speech"),
+    "eve": person("eve"),
     "vera": person("vera", "vision"),
     "zoe": person("zoe"),
     "admin": person("admin", scopes=(ACCESS, "admin:users")),
@@ -62,6 +64,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ]
     config.GPUCloudPortal.user_budgets = {"zoe": 1000}
     config.GPUCloudPortal.currency = "CHF"
+    config.GPUCloudPortal.job_max_open = MAX_OPEN
     with serving(tmp_path_factory.mktemp("service"), Hub(PEOPLE, GROUPS), config) as found:
         wait_for(lambda: found.ask("admin", "api/prices").status_code == 200, "the ledger is open")
         yield found
@@ -346,3 +349,34 @@ def test_a_whole_gang_finds_itself_and_its_servers_end_with_it(ask: Ask, service
     assert "rank 0 of 3" in text
     mark = f"gpucloud.io/job={job['id']}"
     wait_for(lambda: not service.left(mark, active=True), "the servers have ended")
+
+
+def test_a_user_has_so_many_jobs_and_none_once_he_is_deleted(ask: Ask, service: Service) -> None:
+    code = upload(ask, "eve", "import time\ntime.sleep(600)\n")
+    jobs = [launch(ask, "eve", code=code) for _ in range(MAX_OPEN)]
+    refused = ask("eve", "api/jobs", "POST", json=body(code=code))
+    assert (refused.status_code, refused.json()["code"]) == (403, "too_many_jobs")
+    assert refused.json()["details"] == {"maximum": MAX_OPEN}
+    paths = [f"api/jobs/{job['id']}" for job in jobs]
+    assert ask("eve", paths[0], "DELETE").status_code == 200
+    over(ask, "eve", jobs[0])
+    launch(ask, "eve", code=code)
+
+    # without the right to see users, everybody looks deleted
+    people = service.hub.people
+    own = people[OWN_TOKEN]
+    people[OWN_TOKEN] = robot("gpucloud")
+    del people["eve"]
+    before = service.hub.questions
+    wait_for(lambda: service.hub.questions >= before + 2, "the service asks for its own rights")
+    assert not ask("admin", paths[1]).json()["ended"]
+
+    people[OWN_TOKEN] = own
+    found = over(ask, "admin", jobs[1])
+    assert (found["state"], found["reason"]) == (
+        "stopped",
+        "Its owner is no user of the hub any more.",
+    )
+    wait_for(lambda: not service.left("gpucloud.io/user=eve"), "nothing is left of her jobs")
+    own_jobs = ask("admin", "api/jobs?user=eve").json()["jobs"]
+    assert len(own_jobs) == MAX_OPEN + 1 and {job["state"] for job in own_jobs} == {"stopped"}

@@ -16,7 +16,7 @@ from tornado.iostream import StreamClosedError
 
 from ...kube.watch import cancel_and_wait
 from ...metering.budgets import check
-from ...metering.job_records import KeyReused, NewJob
+from ...metering.job_records import KeyReused, NewJob, TooManyJobs
 from ...model.gpus import Request, take_inventory, why_never_together
 from ...model.job_record import JobRecord, job_json
 from ...model.job_request import fingerprint, idempotency_key, parse_job
@@ -125,7 +125,13 @@ class Jobs(JobHandler):
         await self._check_fit(spec, profile)
         bucket, secret = await self._keys()
         new = NewJob(spec, user, key, mark, namespace, bucket, secret)
-        record, fresh = await self.in_thread(records.create, new)
+        most = self.portal.settings.jobs.limits.max_open
+        try:
+            record, fresh = await self.in_thread(records.create, new, most)
+        except KeyReused as error:
+            raise PortalError(409, error.code, error.message, **error.details) from error
+        except TooManyJobs as error:
+            raise PortalError(403, error.code, error.message, **error.details) from error
         self.portal.wake_job(record.id)
         self.write_json((await self.described([record]))[0], 201 if fresh else 200)
 
