@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from tornado.web import RequestHandler
 
+from gpucloud_spawner.portal.accounts import Accounts, HubSilent
 from gpucloud_spawner.portal.auth import Need
 from gpucloud_spawner.portal.routes import ROUTES, Route
+from gpucloud_spawner.portal.settings import HubAccess
 
 from .conftest import Ask, Site
 
@@ -219,3 +221,15 @@ def test_administrators_see_all_budgets(ask: Ask) -> None:
 )
 def test_who_may_ask_about_a_start(ask: Ask, who: str, question: str, status: int) -> None:
     assert ask(who, f"api/budgets/check?{question}").status_code == status
+
+
+async def test_the_service_may_see_who_is_a_user_and_others_may_not(site: Site) -> None:
+    def accounts(token: str) -> Accounts:
+        return Accounts(HubAccess(site.service.environment["JUPYTERHUB_API_URL"], token))
+
+    names = {"ada", "bob", "nobody-of-that-name", "../users/ada", "a/b?c"}
+    assert await accounts(site.service.token).gone(names) == names - {"ada", "bob"}
+    with pytest.raises(HubSilent, match="lacks the scope read:users:name"):
+        await accounts(site.tokens["auditor"]).gone(names)
+    with pytest.raises(HubSilent, match="403"):
+        await accounts("no token of anybody").gone(names)
