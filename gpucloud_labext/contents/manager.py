@@ -7,7 +7,6 @@ path is, and does what goes from one to the other.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable
 from pathlib import Path
@@ -18,6 +17,7 @@ from jupyter_server.services.contents.largefilemanager import AsyncLargeFileMana
 from tornado.web import HTTPError
 from traitlets import Bool, Dict, Unicode, default
 
+from ..s3.places import team_buckets
 from . import models, paths, tree
 from .checkpoints import RootsCheckpoints
 from .files import FilesHandler
@@ -46,9 +46,7 @@ class GPUCloudContentsManager(AsyncLargeFileManager):
 
     @default("team_buckets")
     def _default_team_buckets(self) -> dict[str, str]:
-        given = os.environ.get("GPUCLOUD_S3_TEAM_BUCKETS")
-        buckets: dict[str, str] = json.loads(given) if given else {}
-        return buckets
+        return team_buckets()
 
     @default("checkpoints_class")
     def _checkpoints_class_default(self) -> type:

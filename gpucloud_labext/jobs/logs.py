@@ -62,14 +62,35 @@ def archived(bucket: str, prefix: str, replica: str = "", tail: int | None = Non
     """
     try:
         store = Store.of_environment({**os.environ, "GPUCLOUD_S3_BUCKET": bucket})
-        reader = Reader(store, prefix, replica or None)
-        lines = [*reader.new(), *reader.rest()]
+        if tail is None:
+            reader = Reader(store, prefix, replica or None)
+            lines = [*reader.new(), *reader.rest()]
+        else:
+            lines = [*last_lines(store, prefix, replica, tail)]
     except StoreErrors as error:
         raise LabError(503, "log_unreadable", f"The log cannot be read: {words(error)}.") from error
-    if tail is not None:
-        told = {label: [x for x in lines if x.replica == label][-tail:] for label, _ in lines}
-        lines = [line for found in told.values() for line in (found if tail else [])]
     return "".join(f"{line.text if replica else line}\n" for line in lines)
+
+
+def last_lines(store: Store, prefix: str, replica: str, count: int) -> Iterator[Line]:
+    """The last ``count`` lines of each replica. A log may have a gigabyte: its parts are read from
+    the newest one backwards. Raises StoreErrors."""
+    keys = [entry.key for entry in store.entries(f"{prefix}logs/")]
+    for label, numbers in parts(prefix, keys).items():
+        if count <= 0 or replica not in ("", label):
+            continue
+        blocks: list[bytes] = []
+        ends = 0
+        for number in reversed(numbers):
+            block = store.get(part_key(prefix, label, number)) or b""
+            blocks.insert(0, block)
+            ends += block.count(b"\n")
+            if ends > count:
+                break
+        lines = b"".join(blocks).decode(errors="replace").split("\n")
+        if not lines[-1]:  # behind the end of the last one
+            lines.pop()
+        yield from (Line(label, line) for line in lines[-count:])
 
 
 def _names(job: Job) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # Exit codes of the runner beside the script's own.
-NO_CODE, NO_PACKAGES, NO_GANG, STOPPED = 80, 81, 82, 83
+NO_CODE, NO_PACKAGES, NO_GANG, STOPPED, NO_STORE = 80, 81, 82, 83, 84
 SIGNALLED = 128  # + number: the script was ended by a signal, as a shell tells it
 
 TRAINING = ("chief", "worker")

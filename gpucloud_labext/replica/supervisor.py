@@ -8,14 +8,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..jobs.manifest import Manifest
 from ..jobs.store import Store, StoreErrors, words
 from . import hints, workspace
-from .contract import NO_CODE, NO_GANG, SIGNALLED, Failure, Replica, training_environment
+from .contract import NO_GANG, NO_STORE, SIGNALLED, Failure, Replica, training_environment
 from .gang import Gang
 from .lead import Lead
 from .mirror import Mirror
@@ -24,6 +24,7 @@ from .output import Output
 from .packages import Packages
 from .script import Script
 
+T = TypeVar("T")
 CHECKPOINT_EVERY, LOGS_EVERY = 1.0, 3.0  # seconds
 _SERVER_GRACE = 2.0  # a parameter server has nothing to save
 # How long a finished member waits for a lead that does not answer: without it, a lead that starts
@@ -100,7 +101,9 @@ class Supervisor:
 
     async def _prepare(self) -> None:
         replica = self._replica
-        fetching = asyncio.to_thread(workspace.fetch, self._store, replica.code, self._code)
+        fetching = self._from_store(
+            "The job's code", lambda: workspace.fetch(self._store, replica.code, self._code)
+        )
         counting = asyncio.to_thread(self._count_restarts)
         self._manifest, _ = await asyncio.gather(fetching, counting)
         again = f", restart {self._restarts}" if self._restarts else ""
@@ -189,18 +192,25 @@ class Supervisor:
         """The checkpoints as the lead last sent them: the same for every replica, and whole."""
         if self._replica.serves:
             return  # its coordinator reads them
-        deadline = asyncio.get_running_loop().time() + _STORE_BACK
-        while True:
-            try:
-                count = await asyncio.to_thread(self._checkpoints.reset)
-                break
-            except StoreErrors as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    text = f"The checkpoints could not be read: {words(error)}."
-                    raise Failure(NO_CODE, "checkpoints_unavailable", text) from error
-                await asyncio.sleep(2.0)
+        count = await self._from_store("The checkpoints", self._checkpoints.reset)
         if count:
             self._output.say(f"{count} checkpoint files are back from the bucket")
+
+    async def _from_store(self, what: str, read: Callable[[], T]) -> T:
+        """What ``read`` gets from the bucket; a store that restarts is waited for. Raises Failure
+        with a code after which Kubernetes starts the replica again."""
+        deadline = asyncio.get_running_loop().time() + _STORE_BACK
+        said = ""
+        while True:
+            try:
+                return await asyncio.to_thread(read)
+            except StoreErrors as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    text = f"{what} could not be read: {words(error)}."
+                    raise Failure(NO_STORE, "store_unavailable", text) from error
+                if said != (said := words(error)):
+                    self._output.say(f"{what} cannot be read yet, trying again: {said}")
+            await asyncio.sleep(2.0)
 
     async def _wait_for_port(self) -> None:
         """The script's server binds it; one that another process has would be a riddle."""

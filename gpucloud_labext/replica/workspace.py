@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from ..jobs.manifest import BadManifest, File, Manifest, blob_key, key_of
-from ..jobs.store import THREADS, Store, StoreErrors, words
+from ..jobs.store import THREADS, Store
 from ..s3.parallel import for_each
 from .contract import NO_CODE, Failure
 
@@ -15,7 +15,7 @@ _IN_MEMORY = 8 * 2**20
 
 
 def fetch(store: Store, sha256: str, folder: Path) -> Manifest:
-    """Fill ``folder``, which is emptied first. Raises Failure."""
+    """Fill ``folder``, which is emptied first. Raises Failure, StoreErrors."""
     try:
         data = store.get(key_of(sha256))
         if data is None:
@@ -31,8 +31,6 @@ def fetch(store: Store, sha256: str, folder: Path) -> Manifest:
         for_each(lambda file: _fetch(store, file, folder), list(manifest.files), THREADS)
     except BadManifest as error:
         raise _failure(str(error)) from error
-    except StoreErrors as error:
-        raise _failure(words(error)) from error
     return manifest
 
 

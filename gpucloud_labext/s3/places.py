@@ -52,15 +52,23 @@ class Place:
         return f"s3://{self.bucket}/{self.key}"
 
 
+def team_buckets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The buckets of the user's teams: team -> bucket."""
+    try:
+        found = json.loads(environment.get("GPUCLOUD_S3_TEAM_BUCKETS") or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):  # the own bucket does not suffer from what somebody set there
+        return {}
+    return {str(team): str(bucket) for team, bucket in found.items()}
+
+
 def drives(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The file browser's folders of buckets: name -> bucket."""
     own = environment.get("GPUCLOUD_S3_BUCKET")
     found = {DRIVE: own} if own else {}
-    try:
-        teams = json.loads(environment.get("GPUCLOUD_S3_TEAM_BUCKETS") or "{}")
-    except ValueError:  # the own bucket does not suffer from what somebody set there
-        teams = {}
-    return found | {f"{DRIVE}-{team}": str(bucket) for team, bucket in teams.items()}
+    teams = team_buckets(environment)
+    return found | {f"{DRIVE}-{team}": bucket for team, bucket in teams.items()}
 
 
 def parse(text: str, environment: Mapping[str, str] = os.environ) -> Place:

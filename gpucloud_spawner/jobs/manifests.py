@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 
 RUNNER = ("python", "-m", "gpucloud_labext.runner")
 CONTAINER = "replica"
-# Exit codes of the runner: no second try can help.
-NO_CODE, NO_PACKAGES, NO_GANG, STOPPED = 80, 81, 82, 83
+# Exit codes of the runner. After the first three no second try can help.
+NO_CODE, NO_PACKAGES, NO_GANG, STOPPED, NO_STORE = 80, 81, 82, 83, 84
 GRACE_SECONDS = 30
 KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 INDEX = "batch.kubernetes.io/job-completion-index"

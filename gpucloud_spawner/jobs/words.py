@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model.pods import Pod, condition, container_status
-from .manifests import CONTAINER, NO_CODE, NO_GANG, NO_PACKAGES, STOPPED
+from .manifests import CONTAINER, NO_CODE, NO_GANG, NO_PACKAGES, NO_STORE, STOPPED
 
 _CODES = {
     NO_CODE: "its code could not be fetched",
     NO_PACKAGES: "a package could not be installed",
     NO_GANG: "the replicas did not all find each other in time",
     STOPPED: "it was told to stop",
+    NO_STORE: "the S3 store did not answer",
 }
 _SIGNALS = {6: "SIGABRT", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 _LINE = 500

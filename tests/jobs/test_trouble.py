@@ -35,6 +35,7 @@ async def test_the_replica_that_failed_first_is_named_with_its_last_lines(world:
     ("end", "reason"),
     [
         ("exit 80", "its code could not be fetched"),
+        ("exit 84", "the S3 store did not answer"),
         ("exit 82", "the replicas did not all find each other in time"),
         ("kill -9 $$", "it was killed (SIGKILL, exit code 137)"),
     ],

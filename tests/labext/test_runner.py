@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from gpucloud_labext.jobs.store import Store
+from tests.e2e.forwarder import Forwarder
 from tests.labext.contents.servers import wait_for
 from tests.labext.jobs.conftest import *  # noqa: F403 (its fixtures)
 from tests.labext.jobs.replicas import Job, Replica
@@ -331,6 +332,21 @@ def test_missing_code(make_job: Make, bucket: Store) -> None:
     assert job["worker-0"].wait() == 80
     words = job["worker-0"].last_words
     assert words["reason"] == "code_unavailable" and job.code in words["message"]
+
+
+def test_a_store_that_is_away_is_waited_for(make_job: Make, bucket: Store) -> None:
+    job = make_job("print('trained')", start=False)
+    away = Forwarder("127.0.0.1", job.server.port)
+    try:
+        away.cut()
+        job["worker-0"].start(AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{away.port}")
+        job["worker-0"].said("The job's code cannot be read yet, trying again")
+        away.join()
+        assert job["worker-0"].wait() == 0
+    finally:
+        away.close()
+    assert job["worker-0"].output().count("cannot be read yet") == 1  # not again and again
+    assert "trained" in job.log("worker-0")
 
 
 def test_packages_are_installed_once_and_cached_in_the_bucket(

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from gpucloud_labext.jobs import logfiles
-from gpucloud_labext.jobs.logs import Reader
+from gpucloud_labext.jobs.logs import Reader, last_lines
 from gpucloud_labext.jobs.store import Store
 from gpucloud_labext.replica import hints
 from gpucloud_labext.replica import output as output_module
@@ -61,6 +61,31 @@ def test_replicas_are_told_apart(bucket: Store, prefix: str) -> None:
     ]
     assert len(list(reader.rest())) == 3
     assert [line.text for line in Reader(bucket, prefix, "worker-1").new()] == ["of worker-1"]
+
+
+def test_the_last_lines_are_read_from_the_end(
+    bucket: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_module, "PART_BYTES", 100)
+    output = Output(bucket, prefix, "worker-0", 1.0, io.BytesIO())
+    output.begin()
+    said = [f"line {number} " + "ä" * (number % 20) for number in range(60)]
+    for line in said:
+        output.line(line.encode())
+        output.send()
+    bucket.put(logfiles.part_key(prefix, "ps-0", 0), b"served\nhalf")
+    keys = [entry.key for entry in bucket.entries(prefix)]
+    for count in (1, 7, 60, 1000):
+        told = [line.text for line in last_lines(bucket, prefix, "worker-0", count)]
+        assert told == said[-count:]
+    assert list(last_lines(bucket, prefix, "", 0)) == []
+    both = [str(line) for line in last_lines(bucket, prefix, "", 1)]
+    assert both == ["[ps-0] half", f"[worker-0] {said[-1]}"]
+    read: list[str] = []
+    get = bucket.get
+    bucket.get = lambda key: [read.append(key), get(key)][1]  # type: ignore[method-assign,func-returns-value]
+    assert len(list(last_lines(bucket, prefix, "worker-0", 3))) == 3
+    assert len(read) < len(keys) / 3
 
 
 def test_a_store_that_is_away_gets_the_lines_later(bucket: Store, prefix: str) -> None:

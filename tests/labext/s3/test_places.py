@@ -44,7 +44,7 @@ def test_without_a_bucket_s3_is_a_folder_like_others() -> None:
     assert parse("s3/x", {}) == Place("", "s3/x")
 
 
-@pytest.mark.parametrize("teams", ["", "{}", "not json"])
+@pytest.mark.parametrize("teams", ["", "{}", "not json", "[]"])
 def test_drives_are_those_of_the_environment(teams: str) -> None:
     environment = {"GPUCLOUD_S3_BUCKET": "user-ada", "GPUCLOUD_S3_TEAM_BUCKETS": teams}
     assert drives(environment) == {"s3": "user-ada"}
