@@ -80,6 +80,7 @@ class JobController:
         self._queue = WorkQueue()
         self.objects = ObjectsByJob(client, namespace, site.identity, self._queue.add)
         self._seen: dict[str, int] = {}  # versions of open jobs
+        self._moved = False  # whether a job's state has changed since they were counted
         self._failures: dict[str, int] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -109,6 +110,7 @@ class JobController:
             try:
                 if not self._leads():
                     self._seen.clear()
+                    self._metrics.jobs.clear()  # whoever leads tells
                     led = False
                 elif self.objects.synced:
                     all_of_them = not led or time.monotonic() > resync_at
@@ -128,7 +130,8 @@ class JobController:
         if all_of_them:
             for job in self.objects.known():
                 self._queue.add(job)  # also those of which there is no row
-        if all_of_them or due or self._seen.keys() != versions.keys():
+        if all_of_them or due or self._moved or self._seen.keys() != versions.keys():
+            self._moved = False
             await self._count()
         self._seen = {job: self._seen.get(job, 0) for job in versions}
 
@@ -229,6 +232,8 @@ class JobController:
             self._seen[record.id] = stored.version
         if stored is None:
             self._queue.add(record.id)
+        elif "state" in fresh:
+            self._moved = True
         return stored
 
     async def _follow(self, record: JobRecord, objects: JobObjects, view: View) -> float | None:
@@ -240,6 +245,14 @@ class JobController:
             left = incomplete + record.spec.gang_seconds - now
             if left <= 0:
                 return await self._end(record, await self._given_back(record, view), objects, view)
+            due.append(left + 0.5)
+        if view.suspended:
+            # Kubernetes' own deadline begins when the queue lets it go
+            left = record.created_at + record.spec.timeout_seconds - now
+            if left <= 0:
+                words = f"did not let it go within its timeout of {record.spec.timeout_seconds} s."
+                outcome = Outcome("failed", f"The queue {self._site.queue} {words}")
+                return await self._end(record, outcome, objects, view)
             due.append(left + 0.5)
         started = record.started_at
         if started is None and view.state == "running":

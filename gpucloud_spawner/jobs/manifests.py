@@ -68,6 +68,10 @@ POD_SETTINGS = (
     "node_affinity_preferred",
     "node_affinity_required",
     "node_selector",
+    "pod_affinity_preferred",
+    "pod_affinity_required",
+    "pod_anti_affinity_preferred",
+    "pod_anti_affinity_required",
     "pod_security_context",
     "priority_class_name",
     "scheduler_name",
@@ -75,6 +79,9 @@ POD_SETTINGS = (
     "tolerations",
     "uid",
 )
+
+# Of these, in which KubeSpawner puts a server's name in the place of {username} and the like.
+_TEMPLATES = ("environment", "extra_annotations", "extra_labels", "extra_pod_config")
 
 
 @dataclass(frozen=True)
@@ -177,8 +184,9 @@ def _pod(record: JobRecord, role: str, site: Site, profile: Profile) -> V1Pod:
     settings = dict(site.pods.get(spec.profile, {}))
     marked, notes = marks(record, site, str(profile.price_per_gpu_hour))
     selector = {**(settings.pop("node_selector", None) or {}), **profile.node_selector}
-    more_labels = _plain(settings.pop("extra_labels", None))
-    more_notes = _plain(settings.pop("extra_annotations", None))
+    for name in _TEMPLATES:
+        settings[name] = _plain(settings.get(name))
+    more_labels, more_notes = settings.pop("extra_labels"), settings.pop("extra_annotations")
     gpus = spec.gpus_of(role)
     limits = dict(settings.pop("extra_resource_limits", None) or {})
     guarantees = dict(settings.pop("extra_resource_guarantees", None) or {})
@@ -191,7 +199,7 @@ def _pod(record: JobRecord, role: str, site: Site, profile: Profile) -> V1Pod:
         cmd=list(site.command),
         port=record.port,
         image=profile.images[spec.image].image,
-        env={**_of_site(settings.pop("environment", None)), **_environment(record, role)},
+        env={**settings.pop("environment"), **_environment(record, role)},
         labels={**more_labels, **marked, labels.ROLE: role},
         annotations={**more_notes, **notes},
         node_selector=selector,
@@ -217,19 +225,25 @@ def _pod(record: JobRecord, role: str, site: Site, profile: Profile) -> V1Pod:
     return pod
 
 
-def _plain(values: Mapping[str, str] | None) -> dict[str, str]:
-    """Without KubeSpawner's templates, which are about a server."""
-    return {k: v for k, v in (values or {}).items() if "{" not in k + str(v)}
+def _plain(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A copy without what KubeSpawner makes for one server, by a template or a function."""
+    found = (values or {}).items()
+    return {k: copy.deepcopy(v) for k, v in found if not _is_for_one_server(k, v)}
 
 
-def _of_site(environment: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The variables that the site gives to every server: a proxy, a package index. Not those that
-    KubeSpawner makes for one server, by a function or a template."""
-    return {
-        name: copy.deepcopy(value)
-        for name, value in (environment or {}).items()
-        if isinstance(value, dict) or (isinstance(value, str) and "{" not in value)
-    }
+def _is_for_one_server(*values: Any) -> bool:
+    for value in values:
+        if isinstance(value, str):
+            found = "{" in value
+        elif isinstance(value, Mapping):
+            found = _is_for_one_server(*value.keys(), *value.values())
+        elif isinstance(value, list | tuple):
+            found = _is_for_one_server(*value)
+        else:
+            found = callable(value)
+        if found:
+            return True
+    return False
 
 
 def _sizes(record: JobRecord, profile: Profile) -> dict[str, Any]:

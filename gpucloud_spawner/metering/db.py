@@ -23,8 +23,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 # What the hub makes at its first start, in every version since 0.8.
 HUB_TABLES = frozenset({"users", "spawners", "alembic_version"})
 BUSY_SECONDS = 30
-# For pg_advisory_lock: any number that nobody else in this database uses.
-_LOCK = 0x67707563
+# For pg_advisory_xact_lock: any numbers that nobody else in this database uses.
+UPGRADE, NEW_JOB = 0x67707563, 0x67707564
 
 
 class SchemaError(Exception):
@@ -79,6 +79,13 @@ def _sqlite(url: str, options: dict[str, Any]) -> Engine:
 def writing(engine: Engine) -> Engine:
     """``engine`` for transactions that write."""
     return engine.execution_options(gpucloud_write=True)
+
+
+def one_at_a_time(connection: Connection, what: int) -> None:
+    """Until the end of this transaction, which is one of `writing`, nobody else does the same: what
+    it reads is still so when it writes. On SQLite there is one writer at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": what})
 
 
 def reading(engine: Engine) -> Engine:
@@ -171,8 +178,7 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
             f"first, our tables ({PREFIX}*) would make the hub refuse to start."
         )
     with writing(engine).begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        one_at_a_time(connection, UPGRADE)
         _refuse_newer(_revision(connection))
         command.upgrade(_config(connection), revision)
         return str(_revision(connection))

@@ -30,7 +30,7 @@ from ..model.job_record import (
 from ..model.jobs import FIRST_PORT, LAST_PORT, JobSpec, new_job_id, ports_needed
 from ..model.pricing import to_money
 from ..model.usage import Window
-from .db import reading, writing
+from .db import NEW_JOB, one_at_a_time, reading, writing
 from .errors import LedgerError, not_allowed
 from .lease import database_time
 from .query import Query, check_page_size
@@ -106,6 +106,7 @@ class JobRecords:
                 return known, False
             try:
                 with writing(self._engine).begin() as connection:
+                    one_at_a_time(connection, NEW_JOB)  # the count, and the next free ports
                     if max_open:
                         _check_open(connection, new.user, max_open)
                     return self._insert(connection, new), True

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from kubernetes_asyncio.client import ApiClient, CoreV1Api
+from kubernetes_asyncio.client import ApiClient, ApiException, CoreV1Api
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from sqlalchemy.exc import DBAPIError
 from tornado.httpserver import HTTPServer
@@ -33,9 +33,11 @@ from ..metering.meter import Meter, MeterSettings
 from ..metering.metrics import LedgerMetrics
 from ..metering.prices import sync_site_prices
 from ..storage.keys import S3Keys
+from ..storage.s3 import S3Error
 from .accounts import Accounts
 from .auth import Teams, make_hub_auth
 from .contract import MAX_BODY_BYTES
+from .departures import Departures
 from .errors import PortalError
 from .handler import NotFound
 from .job_service import JobService
@@ -79,6 +81,15 @@ class Portal:
         self._meter: Meter | None = None
         self._s3_keys: S3Keys | None = None
         self._jobs: JobService | None = None
+        self.departures = Departures(
+            Accounts(hub),
+            self.job_records,
+            self._in_thread,
+            leads=lambda: self._meter is not None and self._meter.leads,
+            wake=self.wake_job,
+            revoke=self._revoke_key,
+            seconds=settings.departures_seconds,
+        )
 
     async def start(self) -> None:
         """Open the ledger, serve, and meter.
@@ -162,6 +173,17 @@ class Portal:
         if self._jobs is not None:
             self._jobs.controller.wake(job)
 
+    async def _revoke_key(self, user: str) -> bool:
+        """End the key of a user who was deleted; False: not now."""
+        try:
+            await self.s3_keys.revoke(user)
+        except PortalError as error:
+            return error.status == 404  # this site has no keys
+        except (S3Error, ApiException, OSError, TimeoutError) as error:
+            log.warning("The S3 key of %s, who was deleted, lives on: %s", user, _first_line(error))
+            return getattr(error, "code", "") == "s3_unsupported"  # by hand, then
+        return True
+
     async def _in_thread(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: call(*args, **kwargs))
@@ -238,7 +260,6 @@ class Portal:
                 self.job_records,
                 self.settings.pod_namespace,
                 self.settings.jobs,
-                Accounts(self.hub),
                 leads=lambda: meter.leads,  # of several services, the one that meters
                 inventory=self._inventory,
                 metrics=self.job_metrics,
@@ -246,6 +267,7 @@ class Portal:
             self._jobs.start()
         self._meter = meter
         await self._meter.start()
+        self._tasks.append(asyncio.create_task(self.departures.run()))
 
 
 async def _bound(address: str, port: int) -> socket.socket:

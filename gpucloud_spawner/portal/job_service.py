@@ -6,7 +6,6 @@ Here the rooms `jobs` and `metering` meet, which do not see each other.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,13 +18,9 @@ from ..jobs.manifests import Site
 from ..jobs.metrics import JobMetrics
 from ..kube.connection import connect
 from ..kube.inventory import InventoryReader
-from ..kube.watch import cancel_and_wait
 from ..metering.job_records import JobRecords
 from ..model.job_record import JobRecord
-from .accounts import Accounts, HubSilent
 from .job_settings import JobSettings
-
-log = logging.getLogger(__name__)
 
 # Every replica whose log somebody follows is one.
 LOG_CONNECTIONS = 2000
@@ -42,18 +37,12 @@ class JobService:
         identity: str,
         namespace: str,
         settings: JobSettings,
-        accounts: Accounts,
         *,
         leads: Callable[[], bool],
         inventory: InventoryReader,
         metrics: JobMetrics,
     ) -> None:
         self._log_client = log_client
-        self._records = records
-        self._accounts = accounts
-        self._leads = leads
-        self._owners_seconds = settings.owners_seconds
-        self._asking: asyncio.Task[None] | None = None
         # its own: a long statement must not keep a job's GPUs
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="gpucloud-jobs")
         self.controller = JobController(
@@ -90,40 +79,8 @@ class JobService:
 
     def start(self) -> None:
         self.controller.start()
-        self._asking = asyncio.create_task(self._ask_for_owners())
 
     async def stop(self) -> None:
-        if self._asking is not None:
-            await cancel_and_wait(self._asking)
         await self.controller.stop()
         await asyncio.to_thread(self._threads.shutdown)
         await self._log_client.close()
-
-    # -- owners that are gone
-
-    async def _ask_for_owners(self) -> None:
-        """For ever: stop the jobs of users who were deleted. Nobody else could, and they cost."""
-        said = ""
-        while True:
-            try:
-                if self._leads():
-                    await self._stop_ownerless()
-                said = ""
-            except HubSilent as error:
-                if said != (said := str(error)):
-                    log.warning("Whether the owners of jobs are still users is not known: %s", said)
-            except Exception:  # the border of an endless loop: the database may be away
-                log.exception("Asking for the owners of jobs failed; trying again")
-            await asyncio.sleep(self._owners_seconds)
-
-    async def _stop_ownerless(self) -> None:
-        owners: set[str] = await self._in_thread(self._records.open_owners)
-        if not owners:
-            return
-        for owner in await self._accounts.gone(owners):
-            stopped: list[str] = await self._in_thread(
-                self._records.request_stop_of, owner, "Its owner is no user of the hub any more."
-            )
-            for job in stopped:
-                log.warning("Job %s is stopped: %s is no user any more", job, owner)
-                self.controller.wake(job)

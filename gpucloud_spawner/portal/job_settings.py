@@ -42,8 +42,6 @@ class JobSettings:
     queue: str = ""
     ttl_seconds: int = 60
     cluster_scales_up: bool = False
-    # between two questions whether the owners of open jobs are still users
-    owners_seconds: float = 60.0
 
 
 def pod_settings(value: Value, profile: Profile) -> dict[str, Any]:
@@ -53,21 +51,33 @@ def pod_settings(value: Value, profile: Profile) -> dict[str, Any]:
         setting = None
         for section in _SECTIONS:
             setting = value(section, name, setting)
-        override = profile.kubespawner_override.get(name)
-        if isinstance(override, dict) and isinstance(setting, dict):  # merged, as there
-            setting = copy.deepcopy(setting)
-            recursive_update(setting, override)
-        elif override is not None:
-            setting = override
-        if callable(setting):
-            log.warning("Jobs cannot use %s: it is a function of a spawner", name)
-            continue
+        if _is_function(name, setting):
+            setting = None
+        override = profile.kubespawner_override
+        if name in override and not _is_function(name, override[name]):
+            setting = _overridden(setting, override[name])
         if setting is None:
             continue
         if name in _LISTS and isinstance(setting, Mapping):  # sorted by their keys, as there
             setting = [setting[key] for key in sorted(setting)]
         found[name] = setting
     return found
+
+
+def _is_function(name: str, setting: Any) -> bool:
+    if callable(setting):
+        log.warning("Jobs cannot use %s: it is a function of a spawner", name)
+        return True
+    return False
+
+
+def _overridden(setting: Any, override: Any) -> Any:
+    """As KubeSpawner does it: mappings are merged, anything else is replaced."""
+    if not (isinstance(setting, dict) and isinstance(override, dict)):
+        return override
+    merged = copy.deepcopy(setting)
+    recursive_update(merged, override)
+    return merged
 
 
 def job_settings(

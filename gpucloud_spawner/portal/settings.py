@@ -178,6 +178,7 @@ class Settings:
     audit_seconds: float
     s3_provider: S3Provider | None = None
     jobs: JobSettings = field(default_factory=JobSettings)
+    departures_seconds: float = 60.0  # between two looks for users who were deleted
 
 
 def read_config(file: Path) -> Config:
@@ -246,7 +247,11 @@ def _value(config: Config, section: str, name: str, default: Any) -> Any:
     if section not in config or name not in config[section]:
         return default
     value = config[section][name]
-    return value.get_value(default) if isinstance(value, LazyConfigValue) else value
+    if not isinstance(value, LazyConfigValue):
+        return value
+    if default is None:  # what `.append` and `.update` begin with: no trait is at hand to ask
+        default = {} if isinstance(value.to_dict().get("update"), dict) else []
+    return value.get_value(default)
 
 
 def _hours(name: str, budgets: Mapping[Any, Any]) -> dict[str, Decimal]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
 from gpucloud_spawner.metering.observe import GPUResources, read_pod
 
-from .world import SERVE, World, script
+from .world import PATIENCE, SERVE, World, script
 
 
 async def test_a_job_runs_to_its_success_and_leaves_its_record(world: World) -> None:
@@ -25,6 +26,26 @@ async def test_a_job_runs_to_its_success_and_leaves_its_record(world: World) -> 
     assert over.ended_at is not None
     # what has ended stays to be looked at for a while
     assert len(await world.items("pods", job)) == 2
+
+
+async def test_jobs_are_counted_by_state_as_they_change(world: World) -> None:
+    def counted(state: str) -> float:
+        return world.registry.get_sample_value("gpucloud_jobs", {"state": state}) or 0
+
+    async def counts(**wanted: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while any(counted(state) != number for state, number in wanted.items()):
+                await asyncio.sleep(0.02)
+
+    world.settings = replace(world.settings, resync=600)
+    world.command = script(rest=SERVE)
+    await world.start()
+    job = world.submit(worker=1)
+    await counts(running=1, queued=0)
+    world.records.request_stop(job.id, "Enough.")
+    await counts(running=0, stopped=1)
+    world.leads = False  # another service counts now
+    await counts(stopped=0)
 
 
 async def test_the_objects_of_a_job_go_after_a_while(world: World) -> None:

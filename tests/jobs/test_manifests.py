@@ -33,10 +33,13 @@ PROFILE = parse_profiles(
             "kubespawner_override": {
                 "tolerations": [{"key": "gpu", "operator": "Exists"}],
                 "environment": {"NCCL_DEBUG": "WARN"},
+                "priority_class_name": None,
+                "scheduler_name": lambda spawner: "theirs",
             },
         }
     ]
 )[0]
+AFFINITY = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
 SPEC = JobSpec(
     name="train",
     command=("python", "train.py"),
@@ -70,12 +73,23 @@ def site(profile: Profile = PROFILE, **changes: Any) -> Site:
     config.KubeSpawner.volumes = [{"name": "home", "persistentVolumeClaim": {"claimName": "x"}}]
     config.KubeSpawner.service_account = "hub"
     config.KubeSpawner.extra_labels = {"network": "jobs", "who": "{username}"}
+    config.KubeSpawner.extra_pod_config = {
+        "hostname": "{username}",
+        "dnsConfig": {"options": [{"name": "{username}"}]},
+        "runtimeClassName": "nvidia",
+    }
+    config.KubeSpawner.scheduler_name = "bin-packing"
+    # as a z2jh site adds to what is there
+    config.KubeSpawner.node_affinity_required.append(AFFINITY)
+    config.KubeSpawner.extra_annotations.update({"cost-centre": "7"})
+    config.GPUCloudSpawner.extra_annotations.update({"floor": "2"})
     config.KubeSpawner.gid = lambda spawner: 5
     config.KubeSpawner.environment = {
         "https_proxy": "http://proxy:3128",
         "SEED": "0",
         "WHO": "{username}",
         "ROLE": lambda spawner: "mine",
+        "TOKEN": {"valueFrom": {"secretKeyRef": {"name": "of-{username}", "key": "t"}}},
         "PIP_INDEX_URL": {"valueFrom": {"secretKeyRef": {"name": "index", "key": "url"}}},
     }
     for name, value in changes.items():
@@ -129,7 +143,12 @@ async def test_pods_run_where_and_as_notebooks_do_and_may_do_nothing_else(plain:
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "A100"}
     assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
-    assert pod["priorityClassName"] == "jobs"
+    assert "priorityClassName" not in pod  # the profile has none
+    assert pod["schedulerName"] == "bin-packing"  # a function of a spawner changes nothing
+    assert pod["runtimeClassName"] == "nvidia"
+    assert "hostname" not in pod and "dnsConfig" not in pod
+    needed = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert needed["nodeSelectorTerms"] == [AFFINITY]
     assert [volume["name"] for volume in pod["volumes"]] == ["gpucloud-s3"]
     assert pod["volumes"][0]["secret"]["secretName"] == "gpucloud-s3-ada"
     assert len(pod["containers"]) == 1
@@ -152,7 +171,7 @@ async def test_the_sites_variables_are_in_replicas_too(plain: Any) -> None:
     assert env["PIP_INDEX_URL"]["valueFrom"]["secretKeyRef"] == {"name": "index", "key": "url"}
     assert env["SEED"]["value"] != "0"  # the job's own says otherwise
     # about one server: a template, a function
-    assert not {"WHO", "ROLE"} & env.keys()
+    assert not {"WHO", "ROLE", "TOKEN"} & env.keys()
     assert "NCCL_DEBUG" not in site(replace_override(PROFILE)).pods["gpu"]["environment"]
 
 
@@ -198,6 +217,7 @@ async def test_labels_hold_any_name_and_annotations_the_exact_one(plain: Any) ->
     assert meta["labels"]["gpucloud.io/hub"] == "abcd"
     assert meta["labels"]["network"] == "jobs"
     assert "who" not in meta["labels"]
+    assert (meta["annotations"]["cost-centre"], meta["annotations"]["floor"]) == ("7", "2")
 
 
 async def test_with_kueue_the_queue_is_named(plain: Any) -> None:

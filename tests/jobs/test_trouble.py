@@ -294,6 +294,16 @@ async def test_with_kueue_jobs_are_made_suspended_for_its_queue(world: World) ->
     assert (await world.over(job)).state == "succeeded"
 
 
+async def test_a_job_that_kueue_never_admits_ends_with_its_timeout(world: World) -> None:
+    """Kubernetes' own deadline begins only when a suspended job is let go."""
+    world.queue = "training"
+    await world.start()
+    over = await world.over(world.submit(worker=1, timeout_seconds=3))
+    assert over.state == "failed"
+    assert over.reason == "The queue training did not let it go within its timeout of 3 s."
+    await world.released(over)
+
+
 async def test_many_jobs_at_once(world: World) -> None:
     world.settings = replace(world.settings, ttl=0)
     world.command = script(rest="exit 0")

@@ -70,7 +70,8 @@ class World:
         self.queue = ""
         self.profiles = PROFILES
         self.leads = True
-        self.metrics = JobMetrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.metrics = JobMetrics(self.registry)
         self.controllers: list[JobController] = []
         self._keys = itertools.count()
 

@@ -142,6 +142,28 @@ def test_so_many_jobs_may_a_user_have_open(engine: Engine) -> None:
     assert found is not None and found.stop_requested and found.reason == "gone"
 
 
+def test_at_the_same_time_there_are_not_more_and_ports_are_distinct(engine: Engine) -> None:
+    records = JobRecords(engine)
+    made: list[JobRecord] = []
+    refused: list[TooManyJobs] = []
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> None:
+        barrier.wait()
+        try:
+            made.append(records.create(new(str(number)), max_open=3)[0])
+        except TooManyJobs as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(made), len(refused)) == (3, 5)
+    assert len({record.port for record in made}) == 3
+
+
 def test_pages_are_the_newest_first_and_lose_nothing(engine: Engine) -> None:
     records = JobRecords(engine)
     mine = [created(records, str(n)).id for n in range(5)]

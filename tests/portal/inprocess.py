@@ -167,7 +167,7 @@ class Service:
             settings = replace(
                 settings,
                 listen=("127.0.0.1", port),
-                jobs=replace(settings.jobs, owners_seconds=0.5),
+                departures_seconds=0.5,
             )
             portal = Portal(settings, access)
             await portal.start()

@@ -12,6 +12,7 @@ import boto3
 import httpx
 import pytest
 from botocore.config import Config as S3Config
+from botocore.exceptions import ClientError
 from sqlalchemy import insert
 from traitlets.config import Config
 
@@ -103,10 +104,8 @@ def over(ask: Ask, who: str, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def upload(ask: Ask, who: str, script: str) -> str:
-    """A working directory with one script, as the lab extension uploads it."""
-    keys = ask(who, "api/s3/credentials", "POST", json={}).json()
-    store = boto3.client(
+def store_of(keys: dict[str, Any]) -> Any:
+    return boto3.client(
         "s3",
         endpoint_url=keys["endpoint"],
         region_name=keys["region"],
@@ -114,6 +113,20 @@ def upload(ask: Ask, who: str, script: str) -> str:
         aws_secret_access_key=keys["secret_key"],
         config=S3Config(request_checksum_calculation="when_required"),
     )
+
+
+def works(keys: dict[str, Any]) -> bool:
+    try:
+        store_of(keys).list_objects_v2(Bucket=keys["bucket"])
+    except ClientError:
+        return False
+    return True
+
+
+def upload(ask: Ask, who: str, script: str) -> str:
+    """A working directory with one script, as the lab extension uploads it."""
+    keys = ask(who, "api/s3/credentials", "POST", json={}).json()
+    store = store_of(keys)
     data = script.encode()
     digest = hashlib.sha256(data).hexdigest()
     manifest = Manifest((File("train.py", digest, len(data)),))
@@ -371,6 +384,11 @@ def test_a_user_has_so_many_jobs_and_none_once_he_is_deleted(ask: Ask, service: 
     wait_for(lambda: service.hub.questions >= before + 2, "the service asks for its own rights")
     assert not ask("admin", paths[1]).json()["ended"]
 
+    # the service still knows her token: a key that she gets now, the hub has not ended
+    answer = ask("eve", "api/s3/credentials", "POST", json={})
+    assert answer.status_code == 201
+    wait_for(lambda: works(answer.json()), "the new key works")
+
     people[OWN_TOKEN] = own
     found = over(ask, "admin", jobs[1])
     assert (found["state"], found["reason"]) == (
@@ -378,5 +396,7 @@ def test_a_user_has_so_many_jobs_and_none_once_he_is_deleted(ask: Ask, service: 
         "Its owner is no user of the hub any more.",
     )
     wait_for(lambda: not service.left("gpucloud.io/user=eve"), "nothing is left of her jobs")
+    wait_for(lambda: not works(answer.json()), "her last key has ended, too")
+    assert ask("admin", "api/s3?user=eve").json()["bucket"] is None  # nor is there a Secret
     own_jobs = ask("admin", "api/jobs?user=eve").json()["jobs"]
     assert len(own_jobs) == MAX_OPEN + 1 and {job["state"] for job in own_jobs} == {"stopped"}

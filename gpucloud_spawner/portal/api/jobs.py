@@ -188,6 +188,7 @@ class Jobs(JobHandler):
         keys = self.portal.s3_keys
         with in_words():
             async with asyncio.timeout(S3_SECONDS):
+                self.portal.departures.note_key(self.caller.user)
                 secret = await keys.ensure(self.caller.user, self.caller.groups)
                 place = await keys.place(self.caller.user)
         return place.bucket if place else "", secret

@@ -115,6 +115,7 @@ class Credentials(Handler):
         with in_words():
             if not mine and await keys.place(user) is None:
                 raise PortalError(404, "s3_no_key", f"{user} has no S3 key to rotate.")
+            self.portal.departures.note_key(user)
             fresh = await keys.rotate(user)
         answer: dict[str, Any] = {
             "user": user,
