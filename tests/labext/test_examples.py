@@ -57,8 +57,8 @@ def test_fit_of_tf_keras_on_mirrored_workers(run: Callable[..., Job]) -> None:
     job = run(script, {"worker": 2}, EPOCHS="2", **LEGACY)
     assert [job[label].wait(120) for label in job.replicas] == [0, 0]
     assert loss(job, "worker-0") == loss(job, "worker-1") < GOOD_LOSS
-    boards = job.keys("tensorboard/")
-    assert {board.split("/")[0] for board in boards} == {"worker-0", "worker-1"}
+    # `fit` keeps the curves of the first worker; those of others it removes at its end
+    assert "worker-0" in {board.split("/")[0] for board in job.keys("tensorboard/")}
 
 
 def test_fit_of_tf_keras_on_parameter_servers(run: Callable[..., Job]) -> None:
