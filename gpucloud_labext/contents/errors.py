@@ -13,6 +13,7 @@ from botocore.exceptions import (
 )
 from s3transfer.exceptions import RetriesExceededError
 from tornado.web import HTTPError
+from urllib3.exceptions import HTTPError as BrokenAnswer
 
 BAD_KEY = {
     "InvalidAccessKeyId",
@@ -47,7 +48,7 @@ def explain(error: Exception, what: str, bucket: str, endpoint: str) -> HTTPErro
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         message = "There is no S3 key in this server. Restart it; if that fails, ask your admin."
         return HTTPError(403, message, reason="No S3 key")
-    if isinstance(error, ConnectionError | HTTPClientError | RetriesExceededError):
+    if isinstance(error, ConnectionError | HTTPClientError | RetriesExceededError | BrokenAnswer):
         message = (
             f"The S3 storage at {endpoint} does not answer ({type(error).__name__}). Nothing is "
             f"half-written; try again in a moment. ({what!r})"

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from botocore.exceptions import BotoCoreError, ClientError
 from jupyter_core.paths import jupyter_data_dir
 from jupyter_server.services.contents.manager import AsyncContentsManager
 from s3transfer.exceptions import S3DownloadFailedError, S3UploadFailedError
 from tornado.web import HTTPError
 from traitlets import Unicode, default
 
+from ..s3.failures import StoreErrors
 from . import models, paths, tree, uploads
 from .bucket import Bucket, Entry, StoreError
 from .checkpoints import S3Checkpoints
@@ -110,7 +110,7 @@ class S3Drive(S3Traits, AsyncContentsManager):
             error = cause
         if isinstance(error, StoreError):
             return HTTPError(500, str(error), reason="S3 failed")
-        if not isinstance(error, ClientError | BotoCoreError | OSError):
+        if not isinstance(error, StoreErrors):
             self.log.error("Unexpected error at %r", what, exc_info=error)
         return explain(error, what, self.bucket, self.endpoint_url)
 

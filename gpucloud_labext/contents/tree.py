@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import BotoCoreError, ClientError
 from tornado.web import HTTPError
 
+from ..s3.failures import StoreErrors
 from ..s3.parallel import for_each
 from . import models
 from .bucket import FAN_OUT, MIB, Bucket, Entry, StoreError
@@ -113,7 +113,7 @@ def copy(source: Place, target: Place) -> None:
 
 def take_back(bucket: Bucket, keys: Sequence[str]) -> None:
     # the error that led here is the one to tell
-    with contextlib.suppress(StoreError, BotoCoreError, ClientError):
+    with contextlib.suppress(StoreError, *StoreErrors):
         bucket.delete(keys)
 
 
@@ -196,7 +196,7 @@ def upload(root: Path, target: Place, move: bool) -> str | None:
 def _best_effort(target: Place) -> list[Entry]:
     try:
         return target.entries()
-    except (BotoCoreError, ClientError):
+    except StoreErrors:
         return []
 
 

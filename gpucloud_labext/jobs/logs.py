@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..client import Client
 from ..errors import LabError
+from ..s3.failures import StoreErrors
 from .logfiles import part_key, parts
-from .store import NoStore, Store, StoreErrors, words
+from .store import NoStore, Store, words
 
 if TYPE_CHECKING:
     from .job import Job

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from boto3.exceptions import Boto3Error
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from ..s3.keys import KeyFile, session_arguments
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 THREADS = 16
 # Seconds. A replica rather waits for a store that restarts than fails.
 CONNECT_TIMEOUT, READ_TIMEOUT, ATTEMPTS = 5, 60, 5
-# What a call may raise; OSError covers the network.
-StoreErrors = (BotoCoreError, Boto3Error, ClientError, OSError)
 _MISSING = {"NoSuchKey", "NotFound", "404", "NoSuchBucket"}
 
 

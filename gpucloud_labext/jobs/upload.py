@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import LabError
+from ..s3.failures import StoreErrors
 from ..s3.parallel import for_each
 from .capture import Captured, hash_of
 from .manifest import BLOBS, Manifest, blob_key, key_of
-from .store import THREADS, Store, StoreErrors, words
+from .store import THREADS, Store, words
 
 # So many objects are asked for one by one; a listing of the bucket is cheaper for more.
 _ASK_EACH = 64

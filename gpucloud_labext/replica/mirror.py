@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from ..jobs.store import THREADS, Entry, Store, StoreErrors, is_missing, words
+from ..jobs.store import THREADS, Entry, Store, is_missing, words
+from ..s3.failures import StoreErrors
 from ..s3.parallel import for_each
 
 log = logging.getLogger(__name__)

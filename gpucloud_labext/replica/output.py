@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..jobs.logfiles import MAX_PARTS, PART_BYTES, folder, part_key, parts
-from ..jobs.store import Store, StoreErrors, words
+from ..jobs.store import Store, words
+from ..s3.failures import StoreErrors
 
 log = logging.getLogger(__name__)
 

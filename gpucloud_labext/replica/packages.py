@@ -21,7 +21,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..jobs.store import Store, StoreErrors, words
+from ..jobs.store import Store, words
+from ..s3.failures import StoreErrors
 from .contract import NO_PACKAGES, Failure
 from .output import Output
 from .script import Script

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..jobs.manifest import Manifest
-from ..jobs.store import Store, StoreErrors, words
+from ..jobs.store import Store, words
+from ..s3.failures import StoreErrors
 from . import hints, workspace
 from .contract import NO_GANG, NO_STORE, SIGNALLED, Failure, Replica, training_environment
 from .gang import Gang

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.exceptions import S3DownloadFailedError, S3UploadFailedError
 from s3transfer.manager import TransferConfig, TransferManager
 from s3transfer.subscribers import BaseSubscriber
@@ -26,6 +25,7 @@ from ..contents.errors import explain
 from ..contents.models import content_type
 from ..errors import LabError
 from . import client
+from .failures import StoreErrors
 from .places import Place
 from .plans import Move
 
@@ -145,7 +145,7 @@ def in_words(place: Place) -> Iterator[None]:
     except (S3UploadFailedError, S3DownloadFailedError) as error:
         cause = error.__cause__ or error.__context__ or error
         raise _worded(cause, place) from error
-    except (ClientError, BotoCoreError, StoreError, OSError) as error:
+    except (*StoreErrors, StoreError) as error:
         raise _worded(error, place) from error
 
 

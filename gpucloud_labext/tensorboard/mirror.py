@@ -25,12 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from ..contents.bucket import Bucket, Entry, StoreError
 from ..contents.connection import Connection, Settings
 from ..contents.errors import explain
 from ..contents.paths import safe_relative
+from ..s3.failures import StoreErrors
 
 log = logging.getLogger(__name__)
 PROJECTOR = "projector_config.pbtxt"
@@ -194,22 +193,22 @@ def run(source: Source, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     try:
         listed = mirror.listing()
-    except (ClientError, BotoCoreError) as error:
+    except StoreErrors as error:
         sys.exit(_words(error, source))
     projector = any(PurePosixPath(name).name == PROJECTOR for name in listed)
     print(json.dumps({"projector": projector}), flush=True)
+    found: dict[str, Entry] | None = listed
     failed = ""
     while True:
         try:
-            mirror.sync(listed)
+            mirror.sync(mirror.listing() if found is None else found)
             failed = ""
-        except (ClientError, BotoCoreError) as error:
+        except StoreErrors as error:
             failed = _tell_change(failed, _words(error, source))
+        except Exception:  # the border of an endless loop: the next look may go well
+            log.exception("looking at s3://%s/%s failed", source.bucket, source.prefix)
+        found = None
         time.sleep(source.poll_seconds)
-        try:
-            listed = mirror.listing()
-        except (ClientError, BotoCoreError) as error:
-            failed = _tell_change(failed, _words(error, source))
 
 
 def _words(error: Exception, source: Source) -> str:

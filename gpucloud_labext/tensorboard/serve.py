@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -41,12 +42,16 @@ def main() -> None:
     _choose_tensorflow(needs_tensorflow)
     _quick_checksums()
     board = _board(options, fast)
+    ending = threading.Event()
+    if mirror is not None:
+        threading.Thread(target=_end_with, args=(mirror, ending), daemon=True).start()
     try:
         board.launch()
     except OSError as error:
         sys.exit(f"TensorBoard could not listen on {options.socket}: {error}")
     while os.read(0, 4096):
         pass
+    ending.set()
     if mirror is not None:
         mirror.kill()
         mirror.wait()
@@ -81,6 +86,15 @@ def _start_mirror(options: argparse.Namespace) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "gpucloud_labext.tensorboard.mirror"]
     command += ["--to", str(options.logdir), "--what", options.s3]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _end_with(mirror: subprocess.Popen[bytes], ending: threading.Event) -> None:
+    """Where it ends before us, so do we: charts would stand still, and nobody would know why."""
+    code = mirror.wait()
+    if not ending.is_set():
+        words = f"The copying from S3 has ended by itself (exit code {code})."
+        print(words, file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def _first_listing(mirror: subprocess.Popen[bytes]) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import Engine, insert
 
@@ -80,6 +81,9 @@ class Service:
     def pause(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # its threads go on until one of them has seen the signal
+        own = psutil.Process(self.process.pid)
+        wait_for(lambda: own.status() == psutil.STATUS_STOPPED, "the service hangs")
 
     def resume(self) -> None:
         assert self.process is not None

@@ -14,13 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 from tornado.web import HTTPError
 
 from gpucloud_labext.contents import S3ContentsManager
 
 from . import servers
-from .servers import BUCKET, Drive
+from .servers import BUCKET, Drive, wait_for
 from .test_uploads import CHUNK, chunk, send
 
 Make = Callable[..., S3ContentsManager]
@@ -143,6 +144,9 @@ def test_the_home_works_while_s3_hangs(own: Drive) -> None:
     child = own.store.process.child
     assert child is not None
     child.send_signal(signal.SIGSTOP)
+    # its threads go on until one of them has seen the signal
+    stopped = psutil.STATUS_STOPPED
+    wait_for(lambda: psutil.Process(child.pid).status() == stopped, "the S3 server hangs")
     with ThreadPoolExecutor(12) as pool:
         hanging = [pool.submit(own.api.names, own.s3) for _ in range(12)]
         own.api.put(f"{own.name}/a.txt", "home")

@@ -15,6 +15,7 @@ class CountingProxy:
     def __init__(self, port: int) -> None:
         self.bytes_of: dict[str, int] = {}  # by path, of GETs of objects
         self.requests: list[str] = []
+        self.torn = 0  # so many downloads are answered with an error that does not arrive whole
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,9 +29,21 @@ class CountingProxy:
                     inner.putheader(name, value)
                 inner.endheaders(body or None)
                 proxy.requests.append(f"{self.command} {self.path}")
+                if proxy.torn and self.command == "GET" and "list-type" not in self.path:
+                    proxy.torn -= 1
+                    inner.close()
+                    self._tear()
+                    return
                 answer = inner.getresponse()
                 self._relay(answer)
                 inner.close()
+
+            def _tear(self) -> None:
+                self.send_response(400)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"5\r\n<?xml\r\n")  # and no end
+                self.close_connection = True
 
             def _relay(self, answer: http.client.HTTPResponse) -> None:
                 data_is_known = answer.headers.get("Content-Length") is not None

@@ -12,9 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 
 from gpucloud_labext.contents.bucket import Bucket
 from gpucloud_labext.contents.connection import Connection, Settings
+from gpucloud_labext.contents.errors import explain
+from gpucloud_labext.s3.failures import StoreErrors
 from gpucloud_labext.tensorboard.mirror import OVERLAP, Mirror, wanted
 
 from ..contents.servers import BUCKET, TEAM_BUCKET, Store, wait_for
@@ -23,6 +26,7 @@ from .conftest import Server
 from .counting import CountingProxy
 
 MIB = 2**20
+MIRROR = "gpucloud_labext.tensorboard.mirror"
 
 
 class Remote:
@@ -111,6 +115,19 @@ def test_an_interrupted_download_goes_on_where_it_was(remote: Remote) -> None:
     (remote.target / "events.out.tfevents.1").write_bytes(data[:MIB])
     remote.sync()
     assert remote.found() == {"events.out.tfevents.1": data}
+
+
+def test_an_error_that_breaks_off_is_one_of_the_stores(remote: Remote) -> None:
+    """botocore lets out what is below it: whoever does not know that ends with it."""
+    remote.put("events.out.tfevents.1", b"mine")
+    remote.proxy.torn = 1
+    with pytest.raises(StoreErrors) as caught:
+        remote.sync()
+    assert not isinstance(caught.value, BotoCoreError | ClientError | OSError)
+    told = explain(caught.value, "x", BUCKET, "http://s3")
+    assert told.status_code == 503 and "does not answer" in str(told.log_message)
+    remote.sync()
+    assert remote.found() == {"events.out.tfevents.1": b"mine"}
 
 
 def test_more_than_the_limit_leaves_the_oldest_out(
@@ -225,3 +242,31 @@ def test_a_teams_bucket_is_shown(server: Server, store: Store, tmp_path: Path) -
     upload(store, tmp_path / "logs", TEAM_BUCKET, "shared/run")
     board = server.open(f"s3://{TEAM_BUCKET}/shared")
     wait_for(lambda: server.steps(board, "run") == [0, 1], "chart")
+
+
+def test_trouble_in_the_store_ends_nothing_and_a_lost_copier_is_told(
+    store: Store, tmp_path: Path
+) -> None:
+    logdir = f"s3://{BUCKET}/troubled"
+    runs.scalars(tmp_path / "logs" / "a", 2)
+    upload(store, tmp_path / "logs", BUCKET, "troubled")
+    with CountingProxy(store.port) as proxy:
+        environment = {**store.environment(), "AWS_ENDPOINT_URL_S3": proxy.endpoint}
+        server = Server(tmp_path / "server", environment)
+        try:
+            server.start()
+            board = server.open(logdir)
+            wait_for(lambda: server.steps(board, "a") == [0, 1], "chart")
+            proxy.torn = 3
+            runs.scalars(tmp_path / "logs" / "b", 3)
+            upload(store, tmp_path / "logs", BUCKET, "troubled")
+            wait_for(lambda: server.steps(board, "b") == [0, 1, 2], "chart after the trouble")
+            assert proxy.torn == 0
+            [copier] = [p for p in server.processes() if MIRROR in p.cmdline()]
+            copier.kill()
+            wait_for(lambda: server.model(board["id"])["state"] == "failed", "the end is told")
+            said = server.model(board["id"])["log"]
+            assert said[-1] == "The copying from S3 has ended by itself (exit code -9)."
+            assert server.open(logdir)["id"] != board["id"]  # it can be started again
+        finally:
+            server.close()
