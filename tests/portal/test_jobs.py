@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import httpx
 import pytest
-from botocore.config import Config as S3Config
-from botocore.exceptions import ClientError
 from sqlalchemy import insert
 from traitlets.config import Config
 
-from gpucloud_labext.jobs.manifest import File, Manifest, blob_key, key_of
 from gpucloud_spawner.metering import db
 from gpucloud_spawner.metering.tables import INTERVAL
 from tests.e2e.cloud import wait_for
 
 from .conftest import interval
-from .inprocess import ACCESS, ADMIN, OWN_TOKEN, PREFIX, Hub, Service, person, robot, serving
+from .inprocess import ACCESS, ADMIN, PREFIX, Hub, Service, person, robot, serving
+from .jobs import IMAGES, Ask, body, launch, over, upload
 
-Ask = Callable[..., httpx.Response]
-_keys = itertools.count()
-NO_CODE = "0" * 64
-MAX_OPEN = 3
 # by their tokens
 PEOPLE = {
     "ada": person("ada", "vision"),
     "ann": person("ann"),
     "bob": person("bob"),
     "dora": person("dora", "speech"),
-    "eve": person("eve"),
     "vera": person("vera", "vision"),
     "zoe": person("zoe"),
     "admin": person("admin", scopes=(ACCESS, "admin:users")),
@@ -46,7 +36,6 @@ GROUPS = [
     {"name": "vision", "properties": {"gpucloud_admins": ["vera"]}},
     {"name": "speech", "properties": {}},
 ]
-IMAGES = {"notebook": {"image": "gpucloud/notebook:0.1"}}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +54,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ]
     config.GPUCloudPortal.user_budgets = {"zoe": 1000}
     config.GPUCloudPortal.currency = "CHF"
-    config.GPUCloudPortal.job_max_open = MAX_OPEN
     with serving(tmp_path_factory.mktemp("service"), Hub(PEOPLE, GROUPS), config) as found:
         wait_for(lambda: found.ask("admin", "api/prices").status_code == 200, "the ledger is open")
         yield found
@@ -74,65 +62,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def ask(service: Service) -> Ask:
     return service.ask
-
-
-def body(**changes: Any) -> dict[str, Any]:
-    return {
-        "idempotency_key": f"key {next(_keys)}",
-        "command": ["python", "train.py"],
-        "code": NO_CODE,
-        "profile": "cpu",
-        **changes,
-    }
-
-
-def launch(ask: Ask, who: str, **changes: Any) -> dict[str, Any]:
-    answer = ask(who, "api/jobs", "POST", json=body(**changes))
-    assert answer.status_code == 201, answer.text
-    job: dict[str, Any] = answer.json()
-    return job
-
-
-def over(ask: Ask, who: str, job: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    def is_over() -> bool:
-        found.update(ask(who, f"api/jobs/{job['id']}").json())
-        return found["state"] in ("succeeded", "failed", "stopped")
-
-    wait_for(is_over, "the job is over")
-    return found
-
-
-def store_of(keys: dict[str, Any]) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=keys["endpoint"],
-        region_name=keys["region"],
-        aws_access_key_id=keys["access_key"],
-        aws_secret_access_key=keys["secret_key"],
-        config=S3Config(request_checksum_calculation="when_required"),
-    )
-
-
-def works(keys: dict[str, Any]) -> bool:
-    try:
-        store_of(keys).list_objects_v2(Bucket=keys["bucket"])
-    except ClientError:
-        return False
-    return True
-
-
-def upload(ask: Ask, who: str, script: str) -> str:
-    """A working directory with one script, as the lab extension uploads it."""
-    keys = ask(who, "api/s3/credentials", "POST", json={}).json()
-    store = store_of(keys)
-    data = script.encode()
-    digest = hashlib.sha256(data).hexdigest()
-    manifest = Manifest((File("train.py", digest, len(data)),))
-    store.put_object(Bucket=keys["bucket"], Key=blob_key(digest), Body=data)
-    store.put_object(Bucket=keys["bucket"], Key=key_of(manifest.sha256), Body=manifest.to_json())
-    return manifest.sha256
 
 
 @pytest.mark.parametrize(
@@ -362,41 +291,3 @@ def test_a_whole_gang_finds_itself_and_its_servers_end_with_it(ask: Ask, service
     assert "rank 0 of 3" in text
     mark = f"gpucloud.io/job={job['id']}"
     wait_for(lambda: not service.left(mark, active=True), "the servers have ended")
-
-
-def test_a_user_has_so_many_jobs_and_none_once_he_is_deleted(ask: Ask, service: Service) -> None:
-    code = upload(ask, "eve", "import time\ntime.sleep(600)\n")
-    jobs = [launch(ask, "eve", code=code) for _ in range(MAX_OPEN)]
-    refused = ask("eve", "api/jobs", "POST", json=body(code=code))
-    assert (refused.status_code, refused.json()["code"]) == (403, "too_many_jobs")
-    assert refused.json()["details"] == {"maximum": MAX_OPEN}
-    paths = [f"api/jobs/{job['id']}" for job in jobs]
-    assert ask("eve", paths[0], "DELETE").status_code == 200
-    over(ask, "eve", jobs[0])
-    launch(ask, "eve", code=code)
-
-    # without the right to see users, everybody looks deleted
-    people = service.hub.people
-    own = people[OWN_TOKEN]
-    people[OWN_TOKEN] = robot("gpucloud")
-    del people["eve"]
-    before = service.hub.questions
-    wait_for(lambda: service.hub.questions >= before + 2, "the service asks for its own rights")
-    assert not ask("admin", paths[1]).json()["ended"]
-
-    # the service still knows her token: a key that she gets now, the hub has not ended
-    answer = ask("eve", "api/s3/credentials", "POST", json={})
-    assert answer.status_code == 201
-    wait_for(lambda: works(answer.json()), "the new key works")
-
-    people[OWN_TOKEN] = own
-    found = over(ask, "admin", jobs[1])
-    assert (found["state"], found["reason"]) == (
-        "stopped",
-        "Its owner is no user of the hub any more.",
-    )
-    wait_for(lambda: not service.left("gpucloud.io/user=eve"), "nothing is left of her jobs")
-    wait_for(lambda: not works(answer.json()), "her last key has ended, too")
-    assert ask("admin", "api/s3?user=eve").json()["bucket"] is None  # nor is there a Secret
-    own_jobs = ask("admin", "api/jobs?user=eve").json()["jobs"]
-    assert len(own_jobs) == MAX_OPEN + 1 and {job["state"] for job in own_jobs} == {"stopped"}
