@@ -109,14 +109,14 @@ async def test_in_a_full_cluster_it_waits_and_says_for_what(world: World) -> Non
         )
     )
     await world.start()
-    job = world.submit(worker=1, gpus=1, gang_seconds=1)
+    job = world.submit(worker=1, gpus=1, gang_seconds=5)
     waiting = await world.until(job, lambda r: "in use" in r.reason)
     assert waiting.state == "queued"
     assert waiting.reason == (
         "worker-0: Waiting for a free GPU: 2 of 2 are in use; your request is number 1 in the queue"
     )
     # it holds nothing, so it may wait longer than a gang may
-    later = time.monotonic() + 1.5
+    later = time.monotonic() + 6.5
     assert not (await world.until(job, lambda r: time.monotonic() > later)).is_over
     await world.cluster.delete("rival", 0)
     assert (await world.over(job)).state == "succeeded"
@@ -125,10 +125,10 @@ async def test_in_a_full_cluster_it_waits_and_says_for_what(world: World) -> Non
 async def test_a_gang_that_never_becomes_complete_gives_its_gpus_back(world: World) -> None:
     world.command = script(rest=SERVE)
     await world.start()
-    job = world.submit(worker=3, gpus=1, gang_seconds=2)  # there are two GPUs
+    job = world.submit(worker=3, gpus=1, gang_seconds=5)  # there are two GPUs
     over = await world.over(job)
     assert over.state == "failed"
-    assert over.reason.startswith("Not all replicas were there within 2 s (worker-")
+    assert over.reason.startswith("Not all replicas were there within 5 s (worker-")
     assert "Waiting for a free GPU: 2 of 2 are in use" in over.reason
     await world.released(job)
     # and others get them
@@ -139,11 +139,11 @@ async def test_a_gang_that_loses_a_replica_has_its_time_again(world: World) -> N
     """However long it ran: only the time without the replica counts."""
     world.command = script(rest="trap 'exit 1' TERM; while :; do sleep 0.05; done")
     await world.start()
-    job = world.submit(worker=2, gpus=1, gang_seconds=2)
-    began = time.monotonic()
+    job = world.submit(worker=2, gpus=1, gang_seconds=8)
     running = await world.running(job)
+    began = time.monotonic()
     assert running.incomplete_at is None
-    await world.until(job, lambda r: time.monotonic() > began + 3)
+    await world.until(job, lambda r: time.monotonic() > began + 9)
     name = (await world.items("pods", job))[0]["metadata"]["name"]
     lost = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
     status = {"status": {"conditions": [lost]}}
@@ -159,7 +159,7 @@ async def test_an_image_that_there_is_not_is_told(world: World) -> None:
     box = Image(image="registry.invalid/none:1")
     world.profiles = {"small": PROFILES["small"].model_copy(update={"images": {"box": box}})}
     await world.start()
-    job = world.submit(worker=1, gang_seconds=2)
+    job = world.submit(worker=1, gang_seconds=5)
     waiting = await world.until(job, lambda r: "cannot start" in r.reason)
     assert waiting.state == "starting"
     assert "registry.invalid/none:1" in waiting.reason
