@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.localcluster.support import NAMESPACE, Cluster, indexed, job
+from tests.localcluster.support import NAMESPACE, Cluster, first_line, indexed, job
 
 from .support import Obj, conditions, ended, pods_of, run, running, until_pods
 
@@ -163,11 +163,15 @@ async def test_a_pod_that_restarts_its_containers_uses_up_the_limit(cluster: Clu
     await until_pods(cluster, "j", lambda pods: not pods)
 
 
-async def test_a_pod_is_replaced_only_after_its_end_if_so_asked(cluster: Cluster) -> None:
-    script = "trap 'sleep 0.7; exit 1' TERM; while :; do sleep 0.02; done"
+async def test_a_pod_is_replaced_only_after_its_end_if_so_asked(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    end = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done; sleep 0.7; exit 1"
+    script = f"trap '{end}' TERM; echo up; while :; do sleep 0.02; done"
     body = indexed("j", script, 1, backoffLimit=6, podReplacementPolicy="Failed")
     await cluster.create(body)
     [first] = await until_pods(cluster, "j", running(1))
+    await first_line(cluster, first["metadata"]["name"])
     seen: set[int] = set()
     pods = await cluster.informer("pods")
 
@@ -179,6 +183,7 @@ async def test_a_pod_is_replaced_only_after_its_end_if_so_asked(cluster: Cluster
     await cluster.delete(first["metadata"]["name"])
     found = await cluster.until("j", lambda j: j["status"].get("terminating"), resource="jobs")
     assert found["status"].get("active") is None
+    (tmp_path / "go").touch()
     await until_pods(
         cluster,
         "j",
