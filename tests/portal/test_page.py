@@ -129,6 +129,7 @@ def test_in_a_browser(site: Site, scheme: str) -> None:
         errors: list[str] = []
         page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
         page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
         page.goto(f"{site.cloud.url}/hub/login?next=%2Fservices%2Fgpucloud%2F%3Fmonth%3D2025-10")
         page.get_by_label("Username").fill("admin")
         page.get_by_role("button", name="Sign in").click()
