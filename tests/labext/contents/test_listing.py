@@ -54,8 +54,8 @@ def test_a_listing_pages_through(many: Drive) -> None:
 
 
 def test_others_are_served_while_a_big_folder_is_listed(many: Drive) -> None:
-    """Half of the requests within 50 ms here, whatever else this machine does; bench/s3.py
-    measures the 99th percentile on a quiet one."""
+    """Half of the requests take less than a quarter of a listing, however slow this machine is;
+    bench/s3.py measures the 99th percentile on a quiet one."""
     stop = threading.Event()
     times: list[float] = []
 
@@ -67,16 +67,21 @@ def test_others_are_served_while_a_big_folder_is_listed(many: Drive) -> None:
                 assert http.get("/api/kernels").status_code == 200
                 times.append(time.perf_counter() - started)
 
+    listed: list[Any] = []
+    listings: list[float] = []
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(ask)
         try:
-            listed: list[Any] = [many.api.names(f"{many.s3}/many") for _ in range(3)]
+            for _ in range(3):
+                started = time.perf_counter()
+                listed.append(many.api.names(f"{many.s3}/many"))
+                listings.append(time.perf_counter() - started)
         finally:
             stop.set()
         asking.result()
     assert [len(names) for names in listed] == [FILES + FOLDERS] * 3
-    assert len(times) > 30
-    assert sorted(times)[len(times) // 2] < 0.05
+    assert len(times) > 10
+    assert sorted(times)[len(times) // 2] < min(listings) / 4
 
 
 def test_a_big_folder_is_deleted_whole(many: Drive) -> None:
