@@ -16,6 +16,7 @@ import pytest
 
 from .cloud import Cloud, User, wait_for
 
+pytestmark = pytest.mark.timeout(900)
 EXAMPLES = Path(__file__).parents[2] / "examples" / "jobs"
 # The data are easy: whatever trains well ends far below it, and an untrained network is at 2.3.
 GOOD_LOSS = 0.05
@@ -73,7 +74,7 @@ class Jobs:
         assert found, f"no job {name}"
         return str(found[0])
 
-    def ended(self, job: str, state: str, seconds: float = 120) -> dict[str, Any]:
+    def ended(self, job: str, state: str, seconds: float = 300) -> dict[str, Any]:
         over = ("succeeded", "failed", "stopped")
         wait_for(lambda: self.get(job)["state"] in over, f"the end of {job}", seconds, every=0.5)
         found = self.get(job)
@@ -116,7 +117,7 @@ def processes(job: str, label: str) -> list[psutil.Process]:
 
 def test_a_lost_worker_comes_back_and_the_job_succeeds(cloud: Cloud, ada: User, jobs: Jobs) -> None:
     job = launch(ada, "train_mirrored.py --workers 2 --gpus 1 --env STEPS=300 --name mirrored")
-    wait_for(lambda: "step 20 loss" in jobs.logs(job), "a checkpoint", 120, every=0.5)
+    wait_for(lambda: "step 20 loss" in jobs.logs(job), "a checkpoint", 300, every=0.5)
     runners = [p for p in processes(job, "worker-1") if "gpucloud_labext.runner" in p.cmdline()]
     assert runners, "no process of worker-1"
     for runner in runners:

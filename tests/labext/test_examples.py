@@ -19,7 +19,9 @@ from tests.labext.contents.servers import wait_for
 from tests.labext.jobs.conftest import *  # noqa: F403 (its fixtures)
 from tests.labext.jobs.replicas import Job
 
+pytestmark = pytest.mark.timeout(900)
 EXAMPLES = Path(__file__).parents[2] / "examples" / "jobs"
+PATIENCE = 400  # seconds for the imports and the training of all replicas
 GOOD_LOSS = 0.05  # an untrained network is at 2.3
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 LEGACY = {**QUIET, "TF_USE_LEGACY_KERAS": "1"}
@@ -55,7 +57,7 @@ def loss(job: Job, label: str) -> float:
 def test_fit_of_tf_keras_on_mirrored_workers(run: Callable[..., Job]) -> None:
     script = text_of("train_mirrored_fit.py")
     job = run(script, {"worker": 2}, EPOCHS="2", **LEGACY)
-    assert [job[label].wait(120) for label in job.replicas] == [0, 0]
+    assert [job[label].wait(PATIENCE) for label in job.replicas] == [0, 0]
     assert loss(job, "worker-0") == loss(job, "worker-1") < GOOD_LOSS
     # `fit` keeps the curves of the first worker; those of others it removes at its end
     assert "worker-0" in {board.split("/")[0] for board in job.keys("tensorboard/")}
@@ -64,7 +66,7 @@ def test_fit_of_tf_keras_on_mirrored_workers(run: Callable[..., Job]) -> None:
 def test_fit_of_tf_keras_on_parameter_servers(run: Callable[..., Job]) -> None:
     script = text_of("train_servers_fit.py")
     job = run(script, {"chief": 1, "worker": 2, "ps": 1}, EPOCHS="2", **LEGACY)
-    assert [job[label].wait(120) for label in job.replicas] == [0, 0, 0, 0]
+    assert [job[label].wait(PATIENCE) for label in job.replicas] == [0, 0, 0, 0]
     assert loss(job, "chief-0") < GOOD_LOSS
     # written by the chief alone, although the parameter server holds the variables
     assert "checkpoint" in job.keys("checkpoints/")
@@ -80,6 +82,6 @@ def test_fit_of_keras_3_is_answered_with_a_hint(run: Callable[..., Job]) -> None
         return [label for label, r in job.replicas.items() if r.process and r.process.poll() == 1]
 
     # the other one may wait for it, as for any that was lost
-    first = wait_for(ended, "the end of one", 120)[0]
+    first = wait_for(ended, "the end of one", PATIENCE)[0]
     assert job[first].last_words["hint"] == KERAS_FIT
     assert "hint: " in job.log(first)

@@ -27,13 +27,14 @@ def test_the_data_set_is_what_its_generator_draws() -> None:
             assert np.array_equal(kept["labels"], labels)
 
 
+@pytest.mark.timeout(900)
 async def test_the_notebook_runs_from_its_first_cell_to_its_last(pod: Pod, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow is not installed (extra: tensorflow)")
     home = tmp_path / "home"
     shutil.copytree(EXAMPLE, home)
     notebook = nbformat.read(home / "digits.ipynb", 4)
     assert all(not cell.get("outputs") for cell in notebook.cells), "kept without outputs"
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(home)}})
+    client = NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(home)}})
     await client.async_execute()
     printed = "".join(
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
