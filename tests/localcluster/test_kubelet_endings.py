@@ -92,15 +92,15 @@ async def test_delete_gives_the_grace_period_and_no_more(cluster: Cluster) -> No
     await cluster.started(shell("stubborn", "trap '' TERM; echo up; while :; do sleep 0.02; done"))
     await first_line(cluster, "stubborn")
     await cluster.delete("polite")
-    await cluster.gone("polite", timeout=5)
+    await cluster.gone("polite")
     assert await cluster.output(shell("after", "cat /v/saved", **volume)) == "saving\n"
     loop = asyncio.get_running_loop()
     begun = loop.time()
     await cluster.delete("stubborn", grace=1)
     obj = await cluster.until("stubborn", lambda p: p["metadata"].get("deletionTimestamp"))
     assert obj["status"]["phase"] == "Running"
-    await cluster.gone("stubborn", timeout=5)
-    assert 1 <= loop.time() - begun < 1.8
+    await cluster.gone("stubborn")
+    assert 1 <= loop.time() - begun < 10  # without it, a pod has 30
     message = (await cluster.event("stubborn", "Killing"))["message"]
     assert message == "Stopping container c"
 
@@ -125,7 +125,7 @@ async def test_a_shorter_grace_period_overrules(cluster: Cluster) -> None:
     await cluster.delete("a", grace=60)
     await cluster.event("a", "Killing")
     await cluster.delete("a", grace=1)
-    await cluster.gone("a", timeout=5)
+    await cluster.gone("a")
 
 
 async def test_a_pre_stop_hook_runs_first(cluster: Cluster) -> None:

@@ -21,6 +21,7 @@ from .support import (
     Obj,
     condition,
     everything,
+    first_line,
     is_ready,
     mount,
     pod,
@@ -246,7 +247,7 @@ async def test_a_deletion_hastens_a_restart_that_is_under_way(cluster: Cluster) 
     event = await cluster.event("a", "Killing")
     assert "failed liveness probe" in event["message"]
     await cluster.delete("a", grace=1)
-    await cluster.gone("a", timeout=8)
+    await cluster.gone("a")
 
 
 async def test_a_pod_that_was_called_unready_says_that_it_is_well(cluster: Cluster) -> None:
@@ -274,6 +275,7 @@ async def test_init_containers_run_again_after_a_restart_of_the_node(
     body["spec"] |= {"restartPolicy": "Always", "initContainers": [{**init, **mounts}]}
     async with everything(apiserver, tmp_path) as cluster:
         obj = await cluster.started(body)
+        await first_line(cluster, "a")
     log = tmp_path / "kubelet/pods" / obj["metadata"]["uid"] / "volumes/v/log"
     assert log.read_text() == "init\nmain\n"
     async with everything(apiserver, tmp_path) as cluster:
@@ -283,6 +285,7 @@ async def test_init_containers_run_again_after_a_restart_of_the_node(
         assert (status["restartCount"], status["state"]["terminated"]["exitCode"]) == (1, 0)
         last = state_of(obj)["lastState"]["terminated"]
         assert (last["reason"], last["exitCode"]) == ("Unknown", 255)
+        await first_line(cluster, "a")
         assert log.read_text() == "init\nmain\ninit\nmain\n"
         await cluster.delete("a", grace=0)
         await cluster.gone("a")
