@@ -58,9 +58,11 @@ async def test_the_objects_of_a_job_go_after_a_while(world: World) -> None:
 
 
 async def test_servers_end_with_the_result(world: World) -> None:
-    world.command = script(chief_0="sleep 2; exit 0", rest=SERVE)
+    world.command = script(chief_0=f"{world.until_let_go}; exit 0", rest=SERVE)
     await world.start()
     job = world.submit(chief=1, worker=1, ps=1, evaluator=1)
+    await world.running(job)
+    world.let_go()
     over = await world.over(job)
     assert over.state == "succeeded"
     assert {r.state for r in over.replicas} == {"succeeded"}
@@ -71,11 +73,13 @@ async def test_servers_end_with_the_result(world: World) -> None:
 
 
 async def test_without_a_chief_all_workers_decide(world: World) -> None:
-    world.command = script(worker_0="exit 0", worker_1="sleep 1; exit 0", rest=SERVE)
+    late = f"{world.until_let_go}; exit 0"
+    world.command = script(worker_0="exit 0", worker_1=late, rest=SERVE)
     await world.start()
     job = world.submit(worker=2, evaluator=1)
     first = await world.until(job, lambda r: r.replicas[0].state == "succeeded")
     assert not first.is_over
+    world.let_go()
     assert (await world.over(job)).state == "succeeded"
 
 

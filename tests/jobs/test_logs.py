@@ -80,12 +80,13 @@ async def test_who_goes_leaves_no_reader_behind(world: World) -> None:
 
 
 async def test_logs_are_archived_once_a_pod_is_gone(world: World) -> None:
-    world.command = script(worker_0="sleep 1; exit 0", rest=SERVE)
+    world.command = script(worker_0=f"{world.until_let_go}; exit 0", rest=SERVE)
     controller = await world.start()
     job = world.submit(worker=1, evaluator=1)
     logs = world.logs(controller)
     running = await world.running(job)
     assert not await logs.are_archived(running, "")
+    world.let_go()
     over = await world.over(job)
     await world.released(job)
     assert not await logs.are_archived(over, "worker-0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kubernetes_asyncio.client import ApiClient, CoreV1Api
@@ -92,6 +93,18 @@ class World:
         )
         self.controllers.append(made)
         return made
+
+    @property
+    def until_let_go(self) -> str:
+        """What a script says that waits for `let_go`."""
+        return f"until [ -e {self._go} ]; do sleep 0.05; done"
+
+    def let_go(self) -> None:
+        self._go.touch()
+
+    @property
+    def _go(self) -> Path:
+        return self.cluster.data / "go"
 
     async def start(self) -> JobController:
         made = self.controller()
