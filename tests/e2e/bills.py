@@ -30,12 +30,13 @@ class PodWatch:
 
     def _follow(self, version: str) -> None:
         headers = {"Authorization": f"Bearer {self._token}"}
-        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "120"}
+        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "3600"}
         url = self._url + self._path
+        quiet = httpx.Timeout(60, read=None)  # nothing may happen for long
         with (
             suppress(httpx.TransportError),  # the cluster was stopped
             httpx.stream(
-                "GET", url, params=query, headers=headers, verify=False, timeout=130
+                "GET", url, params=query, headers=headers, verify=False, timeout=quiet
             ) as stream,
         ):
             for line in stream.iter_lines():
