@@ -11,14 +11,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
 
 from tests.ports import free_ports
 
@@ -177,12 +177,22 @@ def choose(page: Page, item: str, entry: str) -> None:
 
 
 @contextmanager
-def saved(page: Page) -> Iterator[None]:
-    """Until JupyterLab has written down how the page looks, which it does a moment later."""
-    with page.expect_response(
-        lambda answer: "/api/workspaces/" in answer.url and answer.request.method == "PUT"
-    ):
+def saved(page: Page, holds: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
+    """Until JupyterLab has written down how the page looks, which it does a moment later; what was
+    done before may be written down alone, so ``holds`` tells whether the data are what is meant."""
+
+    def is_it(answer: Response) -> bool:
+        request = answer.request
+        if "/api/workspaces/" not in answer.url or request.method != "PUT":
+            return False
+        return holds(json.loads(request.post_data or "")["data"])
+
+    with page.expect_response(is_it):
         yield
+
+
+def has_tab(data: dict[str, Any], name: str) -> bool:
+    return name in data and name in json.dumps(data.get("layout-restorer:data"))
 
 
 def test_the_panel_shows_the_server_and_the_month(lab: Lab, page: Page) -> None:
@@ -232,7 +242,7 @@ def test_tensorboards_from_the_panel_and_from_folders(lab: Lab, page: Page) -> N
     choose(page, "runs", "Open in TensorBoard")
     expect(page.locator("iframe[title='TensorBoard of runs']")).to_be_visible()
     page.locator(".jp-DirListing-item", has_text="s3").dblclick()
-    with saved(page):
+    with saved(page, lambda data: has_tab(data, "gpucloud:s3://ada/curves")):
         choose(page, "curves", "Open in TensorBoard")
     expect(page.locator("iframe[title='TensorBoard of s3://ada/curves']")).to_be_visible()
     started = [body["logdir"] for verb, path, body in lab.requests() if path == "tensorboards"]
@@ -298,7 +308,7 @@ def test_trouble_is_one_line_and_the_keyboard_is_enough(lab: Lab, page: Page) ->
 
     lab.tell(error={"status": 503, "code": "no_service", "message": "There is no service to ask."})
     title = panel.get_by_role("button", name="This server")
-    with saved(page):
+    with saved(page, lambda data: data.get("gpucloud:closed-sections") == ["server"]):
         title.press("Enter")
     expect(title).to_have_attribute("aria-expanded", "false")
     page.reload()
