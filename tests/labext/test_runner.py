@@ -136,6 +136,11 @@ first = int(index.read_text()) + 1 if index.exists() else 0
 label = os.environ["GPUCLOUD_REPLICA"]
 restart = int(os.environ["GPUCLOUD_RESTART"])
 print("from", first, "restart", restart, flush=True)
+if restart:  # nobody writes a newer checkpoint before all have read this one
+    place = pathlib.Path(os.environ["HOME"]).parent
+    (place / f"{{label}} has read {{restart}}").touch()
+    while len([*place.glob(f"* has read {{restart}}")]) < 2:
+        time.sleep(0.05)
 # the first time it goes on until somebody is lost
 for step in range(first, first + 5 if restart else 10_000):
     time.sleep(0.2)
