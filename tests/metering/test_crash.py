@@ -103,11 +103,17 @@ class World:
         assert len({row.uid for row in rows}) == len(rows)
         return {row.uid: (row.start_at, row.end_at, row.gpus) for row in rows}
 
+    def heartbeat(self) -> int:
+        """Until when the ledger knows of all pods."""
+        query = select(POSITION.c.heartbeat_at).where(POSITION.c.stream == "pods")
+        with self.engine.connect() as connection:
+            return connection.scalar(query) or 0
+
     def stop_records(self) -> int:
         with self.engine.connect() as connection:
             return connection.scalar(select(func.count()).select_from(STOP_RECORD)) or 0
 
-    async def caught_up(self, *, within: float = 20) -> tuple[Expected, Expected]:
+    async def caught_up(self, *, within: float = 120) -> tuple[Expected, Expected]:
         """What is expected and what the ledger has, once they agree or time is up."""
         deadline = time.monotonic() + within
         while True:
@@ -131,7 +137,7 @@ async def world(engine: Engine, tmp_path: Path) -> AsyncIterator[World]:
         await made.stop()
 
 
-async def _until(condition: Callable[[], bool], within: float = 20) -> None:
+async def _until(condition: Callable[[], bool], within: float = 60) -> None:
     deadline = time.monotonic() + within
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline, "waited too long"
@@ -221,7 +227,9 @@ async def test_a_double_fault_never_bills_too_much(world: World) -> None:
         await world.cluster.bind(f"pod-{index}", "n0")
         await world.cluster.run(f"pod-{index}")
     await _until(lambda: len(world.ledger()) == 6)
-    await asyncio.sleep(2.5)  # a heartbeat or two
+    started_at = max(start for start, _, _ in world.ledger().values())
+    await _until(lambda: world.heartbeat() > started_at + 1)
+    beat = world.heartbeat()
     await world.meter.kill()
     down_at = time.time()
     # pods 0 to 2 end unseen; of 3 and 4 the hub kept a record; 5 goes on
@@ -263,5 +271,5 @@ async def test_a_double_fault_never_bills_too_much(world: World) -> None:
         else:  # never too much, and no more than the time since the last heartbeat too little
             assert end is not None and there[1] is not None
             assert there[1] <= end
-            assert there[1] >= down_at - 4
+            assert there[1] >= beat >= down_at - 10
     assert NAMESPACE == "default"
