@@ -21,6 +21,8 @@ const tests = '<rootDir>/tests/labext/frontend';
 
 export default {
   testEnvironment: `${tests}/environment.cjs`,
+  setupFilesAfterEnv: [`${tests}/setup.cjs`],
+  testTimeout: 30000,
   roots: [tests],
   testMatch: ['**/*.test.ts?(x)'],
   transform: { '\\.[jt]sx?$': ['@swc/jest', swc], '\\.svg$': `${tests}/text.cjs` },
