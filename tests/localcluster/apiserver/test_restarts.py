@@ -111,9 +111,9 @@ async def test_a_signal_ends_it_although_watches_are_open(
             async with client.open("GET", path, params={"watch": "1"}, timeout=60) as response:
                 start = time.monotonic()
                 os.kill(process.pid, number)
-                assert await asyncio.wait_for(response.content.read(), 5) == b""
-                assert await asyncio.wait_for(process.wait(), 5) == 0
-                assert time.monotonic() - start < 3
+                assert await asyncio.wait_for(response.content.read(), 30) == b""
+                assert await asyncio.wait_for(process.wait(), 30) == 0
+                assert time.monotonic() - start < 15
     finally:
         if process.returncode is None:
             process.kill()

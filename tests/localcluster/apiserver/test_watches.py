@@ -26,7 +26,7 @@ async def test_a_bad_flag_is_refused(api: Api) -> None:
 
 
 async def test_headers_come_before_any_event(api: Api) -> None:
-    async with asyncio.timeout(2), api.watch(resourceVersion=await api.version()) as watch:
+    async with asyncio.timeout(10), api.watch(resourceVersion=await api.version()) as watch:
         assert watch.response.headers["Transfer-Encoding"] == "chunked"
 
 
@@ -112,7 +112,7 @@ async def test_timeout_seconds_ends_a_watch_cleanly(api: Api) -> None:
     start = time.monotonic()
     async with api.watch(timeoutSeconds="1") as watch:
         assert await watch.ended()
-    assert 0.8 < time.monotonic() - start < 3
+    assert 0.8 < time.monotonic() - start < 15
 
 
 async def test_bookmarks_come_after_the_state_and_then_periodically(
@@ -165,7 +165,7 @@ async def test_a_watch_ends_with_its_client(apiserver: APIServer, api: Api) -> N
     watchers = apiserver._api._watchers
     async with api.watch():
         assert len(watchers) == 1
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(15):
         while watchers:
             await asyncio.sleep(0.01)
 

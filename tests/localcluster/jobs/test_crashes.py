@@ -72,6 +72,7 @@ async def bare(apiserver: APIServer, tmp_path: Path) -> AsyncIterator[Cluster]:
 DEATHS = 24  # a Job of three pods is done after fewer writes
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mode", ["Indexed", "NonIndexed"])
 async def test_controllers_that_die_at_any_write_neither_lose_nor_double_a_pod(
     bare: Cluster, tmp_path: Path, mode: str
@@ -88,11 +89,11 @@ async def test_controllers_that_die_at_any_write_neither_lose_nor_double_a_pod(
             body = indexed(name, f"mkdir {tmp_path}/{name} && exit 1; exit 0", 2, backoffLimit=1)
             body["spec"]["completionMode"] = mode
             await bare.create(body)
-        await until(lambda: all(dying.dead(name) or over(name) for name in names), 60)
+        await until(lambda: all(dying.dead(name) or over(name) for name in names), 240)
         died = {name for name in names if dying.dead(name)}
     assert {"j1", "j9"} <= died < set(names)
     async with Controllers(bare.client, QUICK):
-        await until(lambda: all(over(name) for name in names), 60)
+        await until(lambda: all(over(name) for name in names), 240)
     for name in names:
         status, pods = jobs.store[f"{NAMESPACE}/{name}"]["status"], await pods_of(bare, name)
         assert (status["succeeded"], status["failed"], len(pods)) == (2, 1, 3), name
