@@ -7,6 +7,7 @@ In order, as later exchanges depend on earlier ones; what the recording did betw
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -140,7 +141,8 @@ class Replay:
         if "continue" in query:
             query["continue"] = self.continue_token
         if "events" in recorded:
-            got = await self.events(exchange["id"], request["path"], query)
+            number = len(recorded["events"])
+            got = await self.events(exchange["id"], request["path"], query, number)
             return differences(recorded["events"], got, exchange["id"])
         headers = dict(request.get("headers") or {})
         if exchange["id"] == "unauthenticated":
@@ -162,15 +164,21 @@ class Replay:
             self.version = answer["metadata"].get("resourceVersion", self.version)
         return found
 
-    async def events(self, name: str, path: str, query: dict[str, str]) -> list[Any]:
+    async def events(self, name: str, path: str, query: dict[str, str], number: int) -> list[Any]:
         if "resourceVersion" in query:
             query["resourceVersion"] = self.version
-        query["timeoutSeconds"] = "1"
+        changes = name == "watch-add-modify-delete"
+        query["timeoutSeconds"] = "60" if changes else "1"
         async with self.http.get(path, params=query) as response:
             assert response.status == 200
-            if name == "watch-add-modify-delete":
-                await self.during_the_watch()
-            return [json.loads(line) async for line in response.content]
+            if not changes:
+                return [json.loads(line) async for line in response.content]
+            await self.during_the_watch()
+            found = [json.loads(await response.content.readline()) for _ in range(number)]
+            with contextlib.suppress(TimeoutError):  # and there are no more
+                async with asyncio.timeout(0.5):
+                    found.append(json.loads(await response.content.readline()))
+            return found
 
     async def during_the_watch(self) -> None:
         await self.create_pod("w1", labels={"w": "1"})
