@@ -123,6 +123,7 @@ class Cloud:
             server + path,
             headers={"Authorization": f"Bearer {token}"},
             verify=False,
+            timeout=60,
             **arguments,
         )
         return answer.json()
@@ -179,7 +180,9 @@ class User:
     def all_users(self) -> list[dict[str, Any]]:
         """Every user of the hub; for the administrator."""
         answer = httpx.get(
-            f"{self.cloud.url}/hub/api/users", headers={"Authorization": f"token {self.token}"}
+            f"{self.cloud.url}/hub/api/users",
+            headers={"Authorization": f"token {self.token}"},
+            timeout=60,
         )
         users: list[dict[str, Any]] = answer.json()
         return users

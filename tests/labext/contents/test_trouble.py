@@ -167,7 +167,7 @@ def test_a_save_while_s3_is_down_and_again(own: Drive) -> None:
     started = time.monotonic()
     status, words = own.api.refusal("PUT", f"{own.s3}/a.txt", json=body)
     assert (status, "does not answer" in words, own.store.endpoint in words) == (503, True, True)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert "s3" in own.api.names("")
     own.store.start()
     assert own.read("a.txt") == b"old"

@@ -33,14 +33,14 @@ def board(server: Server) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def stranger(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def browser(server: Server) -> Iterator[httpx.Client]:
     """Logged in by a cookie, as a page is."""
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         client.get(f"/tree?token={TOKEN}")
         assert client.cookies.get("_xsrf")
         yield client
