@@ -281,8 +281,8 @@ def processes_with(marker: str) -> list[psutil.Process]:
     return found
 
 
-async def first_line(cluster: Cluster, name: str) -> str:
-    async with asyncio.timeout(10):
-        while not (text := await cluster.logs(name)).endswith("\n"):
+async def first_line(cluster: Cluster, name: str, **query: str) -> str:
+    async with asyncio.timeout(PATIENCE):
+        while not (text := await cluster.logs(name, **query)).endswith("\n"):
             await asyncio.sleep(0.02)
     return text

@@ -275,7 +275,7 @@ async def test_init_containers_run_again_after_a_restart_of_the_node(
     body["spec"] |= {"restartPolicy": "Always", "initContainers": [{**init, **mounts}]}
     async with everything(apiserver, tmp_path) as cluster:
         obj = await cluster.started(body)
-        await first_line(cluster, "a")
+        await first_line(cluster, "a", container="c")
     log = tmp_path / "kubelet/pods" / obj["metadata"]["uid"] / "volumes/v/log"
     assert log.read_text() == "init\nmain\n"
     async with everything(apiserver, tmp_path) as cluster:
@@ -285,7 +285,7 @@ async def test_init_containers_run_again_after_a_restart_of_the_node(
         assert (status["restartCount"], status["state"]["terminated"]["exitCode"]) == (1, 0)
         last = state_of(obj)["lastState"]["terminated"]
         assert (last["reason"], last["exitCode"]) == ("Unknown", 255)
-        await first_line(cluster, "a")
+        await first_line(cluster, "a", container="c")
         assert log.read_text() == "init\nmain\ninit\nmain\n"
         await cluster.delete("a", grace=0)
         await cluster.gone("a")

@@ -120,9 +120,6 @@ async def test_what_a_job_owns_goes_with_it(cluster: Cluster) -> None:
 
 
 async def test_many_jobs_that_wait_cost_nothing(cluster: Cluster) -> None:
-    used = time.process_time()
-    await run(cluster, job("before", "sleep 1"))
-    alone = time.process_time() - used
     waiting = [job(f"j{i}", "true", suspend=True) for i in range(100)]
     await asyncio.gather(*(cluster.create(body) for body in waiting))
     jobs = await cluster.informer("jobs")
@@ -131,7 +128,7 @@ async def test_many_jobs_that_wait_cost_nothing(cluster: Cluster) -> None:
     await until(lambda: sum(e["reason"] == "Suspended" for e in events.store.values()) == 100, 60)
     version, used = jobs.version, time.process_time()
     await run(cluster, job("quick", "sleep 1"))  # what happens meanwhile is counted
-    assert time.process_time() - used < 2 * alone + 0.3
+    assert time.process_time() - used < 0.5
     changed = [j for j in jobs.store.values() if int(j["metadata"]["resourceVersion"]) > version]
     assert [j["metadata"]["name"] for j in changed] == ["quick"]
 
