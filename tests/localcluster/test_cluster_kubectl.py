@@ -56,7 +56,7 @@ async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
 
 
 async def test_a_pods_life(kubectl: Kubectl) -> None:
-    script = "echo one; sleep 0.3; echo two; trap 'exit 0' TERM; while :; do sleep 0.02; done"
+    script = "echo one; sleep 0.3; trap 'exit 0' TERM; echo two; while :; do sleep 0.02; done"
     await kubectl("create", "-f", "-", text=json.dumps(shell("a", script)))
     await kubectl("wait", "--for=condition=Ready", "pod/a", "--timeout=20s")
     following = asyncio.create_task(kubectl("logs", "-f", "a"))
@@ -67,6 +67,9 @@ async def test_a_pods_life(kubectl: Kubectl) -> None:
     described = await kubectl("describe", "pod", "a")
     for word in ("Scheduled", "Pulled", "Created", "Started", "Successfully assigned default/a"):
         assert word in described
+    async with asyncio.timeout(30):
+        while await kubectl("logs", "a") != "one\ntwo\n":
+            await asyncio.sleep(0.05)
     await kubectl("delete", "pod", "a", "--wait=true")
     assert await following == "one\ntwo\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BLOCK = 2**16
@@ -24,6 +25,11 @@ class CountingProxy:
             def pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 inner = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                # the client may leave in the middle of an answer
+                with closing(inner), suppress(ConnectionError):
+                    self._ask(inner, body)
+
+            def _ask(self, inner: http.client.HTTPConnection, body: bytes) -> None:
                 inner.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
                     inner.putheader(name, value)
@@ -31,12 +37,9 @@ class CountingProxy:
                 proxy.requests.append(f"{self.command} {self.path}")
                 if proxy.torn and self.command == "GET" and "list-type" not in self.path:
                     proxy.torn -= 1
-                    inner.close()
                     self._tear()
-                    return
-                answer = inner.getresponse()
-                self._relay(answer)
-                inner.close()
+                else:
+                    self._relay(inner.getresponse())
 
             def _tear(self) -> None:
                 self.send_response(400)
