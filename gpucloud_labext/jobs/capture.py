@@ -1,8 +1,8 @@
 """The working directory as a manifest: what travels with a job, and what does not.
 
-Left out: what `.gitignore` and `.gpucloudignore` say (of this folder, those above it in the same
-git repository, and those below), version control, caches of Python and Jupyter, and, where the
-working directory is the home, its hidden files: those are settings and keys.
+Left out: what `.gitignore` and `.gpucloudignore` say (of this folder, those below, and those above
+in the same git repository, but not above the home), version control, caches of Python and Jupyter,
+and, where the working directory is the home, its hidden files: those are settings and keys.
 """
 
 from __future__ import annotations
@@ -142,13 +142,20 @@ def _rules_of(folder: Path) -> GitIgnoreSpec | None:
 
 
 def _rules_above(root: Path) -> list[tuple[str, GitIgnoreSpec]]:
-    """Of the folders above ``root``, up to the top of its git repository; none outside of one."""
+    """Of the folders above ``root``, up to the top of its git repository; none outside of one.
+
+    A repository that the home itself lies in is not the user's: `make run` keeps homes in a folder
+    that its own repository ignores.
+    """
     above: list[Path] = []
+    home = Path.home().resolve()
     for folder in (root, *root.parents):
         if folder != root:
             above.append(folder)
         if (folder / ".git").exists():
             return [(f"{f}/", own) for f in reversed(above) if (own := _rules_of(f)) is not None]
+        if folder == home:
+            break
     return []
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..client import Client, service
@@ -83,6 +83,8 @@ def launch(wanted: Launch, say: Callable[[str], None] = lambda text: None) -> Jo
     captured = capture(root, wanted.max_code_bytes)
     if wanted.cell is not None:
         captured = captured.with_file(command[-1 - len(wanted.args)], wanted.cell.encode())
+    else:
+        _check_travels(_script(wanted, root), captured)
     sent = _upload(wanted, root, store, captured)
     say(_about(sent, captured))
     body["code"] = sent.sha256
@@ -108,16 +110,8 @@ def _command(wanted: Launch, root: Path) -> list[str]:
     """What each replica starts. Raises LabError."""
     if wanted.cell is not None:
         return [*_interpreter(wanted.cell), *wanted.args]
-    if not wanted.script:
-        raise LabError(400, "usage", "Which script? For example: %gpucloud run train.py")
-    path = Path(os.path.normpath(root / wanted.script))
-    if not path.is_relative_to(root):
-        raise LabError(
-            400, "outside", f"{wanted.script} is not in {root}, which is what travels with the job."
-        )
-    if not path.is_file():
-        raise LabError(404, "no_script", f"There is no file {path}.")
-    inside = path.relative_to(root).as_posix()
+    inside = _script(wanted, root)
+    path = root / inside
     if path.suffix in (".ipynb", ".ipy"):
         return ["python", "-m", "IPython", inside, "--", *wanted.args]
     if path.suffix == ".py":
@@ -127,6 +121,32 @@ def _command(wanted: Launch, root: Path) -> list[str]:
     raise LabError(
         400, "no_script", f"{inside} is neither Python (.py, .ipynb) nor an executable file."
     )
+
+
+def _script(wanted: Launch, root: Path) -> str:
+    """The script's path below ``root``. Raises LabError."""
+    if not wanted.script:
+        raise LabError(400, "usage", "Which script? For example: %gpucloud run train.py")
+    path = Path(os.path.normpath(root / wanted.script))
+    if not path.is_relative_to(root):
+        raise LabError(
+            400, "outside", f"{wanted.script} is not in {root}, which is what travels with the job."
+        )
+    if not path.is_file():
+        raise LabError(404, "no_script", f"There is no file {path}.")
+    return path.relative_to(root).as_posix()
+
+
+def _check_travels(script: str, captured: Captured) -> None:
+    """Refuse a job whose script would not be there. It may be reached through a linked folder."""
+    places = {script, *map(str, PurePosixPath(script).parents)}
+    if not any(file.path in places for file in captured.files):
+        raise LabError(
+            400,
+            "script_ignored",
+            f"{script} is left out by a .gitignore or .gpucloudignore: the job would not have it. A "
+            f"line !{script} in .gpucloudignore takes it along, unless its folder is ignored.",
+        )
 
 
 def _interpreter(cell: str) -> list[str]:

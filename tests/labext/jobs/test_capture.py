@@ -56,6 +56,21 @@ def test_rules_above_in_the_repository_count(tmp_path: Path) -> None:
     assert names(root / "sub") == ["train.py"]
 
 
+def test_a_repository_that_the_home_lies_in_is_not_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make run` in a clone: homes are below a folder that the clone ignores."""
+    make(tmp_path, "data/home/jobs/train.py", "data/home/jobs/x.bin", ".git/config")
+    (tmp_path / ".gitignore").write_text("/data/\n*.bin\n")
+    home = tmp_path / "data" / "home"
+    monkeypatch.setenv("HOME", str(home))
+    assert names(home / "jobs") == ["train.py", "x.bin"]
+    # one in the home is, up to the home itself
+    make(home, ".git/config")
+    (home / ".gitignore").write_text("*.bin\n")
+    assert names(home / "jobs") == ["train.py"]
+
+
 def test_gpucloudignore_has_the_last_word(tmp_path: Path) -> None:
     root = make(tmp_path, "train.py", "weights.bin", "notes.md")
     (root / ".gitignore").write_text("*.bin\n")

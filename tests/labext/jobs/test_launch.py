@@ -145,6 +145,21 @@ def test_the_request_is_as_agreed(service: Service, bucket: Store) -> None:
     assert "&lt;2&gt;" in job._repr_html_() and "<2>" not in job._repr_html_()
 
 
+def test_a_script_that_is_ignored_is_no_job(service: Service, bucket: Store) -> None:
+    Path(".gitignore").write_text("*.py\n")
+    with pytest.raises(LabError, match=r"train.py is left out by a .gitignore") as caught:
+        gpucloud_labext.run("train.py")
+    assert caught.value.code == "script_ignored" and service.asked == []
+    Path(".gpucloudignore").write_text("!train.py\n")
+    gpucloud_labext.run("train.py")
+    Path("linked").symlink_to("real")
+    Path("real").mkdir()
+    Path("real", "go.sh").write_text("#!/bin/sh\n")
+    Path("real", "go.sh").chmod(0o755)
+    gpucloud_labext.run("linked/go.sh")
+    assert service.asked[-1]["command"] == ["./linked/go.sh"]
+
+
 def test_a_launch_survives_a_restart_of_the_hub_and_starts_one_job(service: Service) -> None:
     service.away = 1
     service.lost = 1
