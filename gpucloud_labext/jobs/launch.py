@@ -144,8 +144,8 @@ def _check_travels(script: str, captured: Captured) -> None:
         raise LabError(
             400,
             "script_ignored",
-            f"{script} is left out by a .gitignore or .gpucloudignore: the job would not have it. A "
-            f"line !{script} in .gpucloudignore takes it along, unless its folder is ignored.",
+            f"{script} is left out by a .gitignore or .gpucloudignore: the job would not have it. "
+            f"A line !{script} in .gpucloudignore takes it along, unless its folder is ignored.",
         )
 
 
